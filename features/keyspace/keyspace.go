@@ -54,7 +54,8 @@ func (s Space) Marker(b Bucket, log uint32, partition int32) string {
 	return s.in(b, fmt.Sprintf("m:%d/%d", log, partition))
 }
 
-// Starts is the hash that says, for a unit, from which offset on each view version was folded (field: version in decimal).
+// Starts is the hash that says, for a unit, what its fields hold of each view version (field: version in decimal, value: a
+// Start).
 func (s Space) Starts(b Bucket, log uint32, partition int32) string {
 	return s.in(b, fmt.Sprintf("s:%d/%d", log, partition))
 }
@@ -68,6 +69,13 @@ func (s Space) Registry() string { return s.Project + ":registry" }
 
 // Runs is the hash with every batch run that a base may name (field: run in decimal, value: the run as JSON).
 func (s Space) Runs() string { return s.Project + ":runs" }
+
+// Incarnation is the string with a random token that the speed layer writes where there is none: a reader that finds it
+// missing or changed knows that the store was lost.
+func (s Space) Incarnation() string { return s.Project + ":incarnation" }
+
+// Partitions is the hash with the number of partitions of each log (field: log in decimal).
+func (s Space) Partitions() string { return s.Project + ":partitions" }
 
 // Marker is the value of a marker: everything below Next is in the unit's fields; Generation is the registry's when the
 // owner took over; Token is random, one per owner and takeover, and makes two markers of the same offset differ.
@@ -92,6 +100,29 @@ func ParseMarker(text string) (Marker, error) {
 		return Marker{}, fmt.Errorf("marker %q: want <offset>:<generation>:<token>", text)
 	}
 	return Marker{n, g, token}, nil
+}
+
+// Start says what a unit's delta fields hold of a view version. The version's history in the unit is whole once the unit's
+// marker has passed Until and, where From is not 0, a base reaches at least to From.
+type Start struct {
+	From  int64 // the first offset that was folded; 0: the log from its beginning
+	Until int64 // the end of the log when folding began: before it, the unit is catching up
+}
+
+// String returns the stored form.
+func (s Start) String() string {
+	return strconv.FormatInt(s.From, 10) + ":" + strconv.FormatInt(s.Until, 10)
+}
+
+// ParseStart reads the stored form.
+func ParseStart(text string) (Start, error) {
+	from, until, ok := strings.Cut(text, ":")
+	f, err1 := strconv.ParseInt(from, 10, 64)
+	u, err2 := strconv.ParseInt(until, 10, 64)
+	if !ok || err1 != nil || err2 != nil {
+		return Start{}, fmt.Errorf("start %q: want <from>:<until>", text)
+	}
+	return Start{f, u}, nil
 }
 
 // Field is a parsed field name of an entity's hash: the base of a version, or the delta that one partition's records of one
