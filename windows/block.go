@@ -226,3 +226,8 @@ func (l *Level) decodeRows(src []byte, no int64, row Partial, visit func(at int6
 	}
 	return src, nil
 }
+
+// BlockAt returns the block of a level that an event at t belongs to.
+func (v *View) BlockAt(level int, t Time) BlockID {
+	return BlockID{Level: level, No: v.Levels[level].block(t)}
+}
