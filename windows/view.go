@@ -11,8 +11,8 @@ type FeatureKind uint8
 // An Aggregated feature shows an aggregate of the window's events; the others show the extent of a session.
 const (
 	Aggregated    FeatureKind = iota + 1
-	SessionStart              // time of its first event
-	SessionEnd                // time of its last event + gap
+	SessionStart              // time of its first event, in milliseconds since 1970
+	SessionEnd                // time of its last event + gap, in milliseconds since 1970
 	SessionLength             // time from its first event to its last, in milliseconds
 )
 
@@ -36,10 +36,8 @@ func (f *Feature) ResultType() Type {
 	switch f.Kind {
 	case Aggregated:
 		return f.Op.ResultType(f.Type)
-	case SessionStart, SessionEnd:
-		return Timestamp
-	case SessionLength:
-		return Int64
+	case SessionStart, SessionEnd, SessionLength:
+		return Int64 // milliseconds
 	}
 	panic("BUG: feature kind")
 }
