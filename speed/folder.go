@@ -100,6 +100,9 @@ func (f *Folder) step(ctx context.Context) error {
 	defer f.client.AllowRebalance()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for _, p := range f.parts {
+		p.stale = false
+	}
 	var failed error
 	fetches.EachError(func(topic string, id int32, err error) {
 		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
@@ -111,8 +114,8 @@ func (f *Folder) step(ctx context.Context) error {
 	}
 	fetches.EachPartition(func(fp kgo.FetchTopicPartition) {
 		p := f.parts[place{fp.Topic, fp.Partition}]
-		if p == nil || failed != nil {
-			return // given up, or taken away
+		if p == nil || p.stale || failed != nil {
+			return // given up, taken away, or to be read again from earlier on
 		}
 		p.end = fp.HighWatermark
 		failed = f.fold(ctx, p, fp.Records)
@@ -343,6 +346,7 @@ func (f *Folder) recover(ctx context.Context, p *partition, o outcome) error {
 		return err
 	}
 	f.metrics.rewinds.Add(ctx, 1, metric.WithAttributes(topicAttr(p.topic)))
+	p.stale = true
 	f.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.id: {Epoch: -1, Offset: from}}})
 	return nil
 }

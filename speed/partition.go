@@ -23,6 +23,9 @@ type partition struct {
 	epoch int64 // first offset of the epoch whose states are in memory
 	units []unit
 
+	// stale says that what is left of the polled batch was fetched before the partition was started again, further back.
+	stale bool
+
 	entities int // in memory
 	key      []byte
 	name     []byte
