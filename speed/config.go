@@ -38,6 +38,9 @@ type Config struct {
 	MaxPoll int
 	// MaxEntities bounds the entities in memory; past it memory is given up and read again on demand. Default 1,000,000.
 	MaxEntities int
+	// StopWithin bounds the last flush of partitions that are given away, at a stop or to another member; it must be less
+	// than the rebalance timeout of 10 s. Default 5 s.
+	StopWithin time.Duration
 	// ClientOptions are added to the Kafka client's, for tests that bring their own network.
 	ClientOptions []kgo.Opt
 }
@@ -58,6 +61,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.FlushEvery, time.Second)
 	setDefault(&c.FlushAfter, 5*time.Millisecond)
 	setDefault(&c.CompareEvery, time.Second)
+	setDefault(&c.StopWithin, 5*time.Second)
 	setDefault(&c.MaxPoll, 20_000)
 	setDefault(&c.MaxEntities, 1_000_000)
 	return c, nil

@@ -85,11 +85,13 @@ func (f *Folder) Run(ctx context.Context) error {
 		}
 	}
 	// The last flush has a time of its own: the one that ended is the caller's.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.cfg.StopWithin)
 	defer cancel()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.flush(last, f.all(), true)
+	err = f.flush(last, f.all(), true)
+	clear(f.parts) // flushed, or as good as crashed: leaving the group must not try again
+	return err
 }
 
 // step polls once, folds what came, and flushes what is due.
@@ -419,6 +421,8 @@ func (f *Folder) takeOverPatiently(ctx context.Context, p *partition) (int64, er
 // revoked flushes partitions that another member will own. That the group still counts this member in is not certain here;
 // the markers decide.
 func (f *Folder) revoked(ctx context.Context, _ *kgo.Client, gone map[string][]int32) {
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.StopWithin)
+	defer cancel()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var parts []*partition

@@ -158,7 +158,7 @@ type worker struct {
 func (b *bench) start() *worker {
 	b.t.Helper()
 	w := &worker{done: make(chan error, 1)}
-	rdb := redis.NewClient(&redis.Options{Addr: b.redis, MaxRetries: -1, Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	rdb := redis.NewClient(&redis.Options{Addr: b.redis, MaxRetries: -1, DialerRetries: 1, Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.dead {
@@ -171,7 +171,7 @@ func (b *bench) start() *worker {
 		return c, err
 	}})
 	folder, err := speed.NewFolder(speed.Config{
-		Brokers: b.brokers, Redis: rdb, Bound: b.bound, CompareEvery: 50 * time.Millisecond, MaxPoll: 20,
+		Brokers: b.brokers, Redis: rdb, Bound: b.bound, CompareEvery: 50 * time.Millisecond, MaxPoll: 20, StopWithin: 300 * time.Millisecond,
 	})
 	if err != nil {
 		b.t.Fatal(err)
@@ -189,7 +189,9 @@ func (b *bench) start() *worker {
 // stop ends the folder in order.
 func (w *worker) stop() error {
 	w.cancel()
-	return <-w.done
+	err := <-w.done
+	w.done <- err
+	return err
 }
 
 // crash cuts the folder off before it ends: nothing more of it reaches Redis.

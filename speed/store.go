@@ -66,7 +66,8 @@ func (s *store) flush(ctx context.Context, p *partition, units []*unit) ([]outco
 	outcomes := make([]outcome, len(units))
 	calls := make([]call, len(units))
 	for i, u := range units {
-		next := keyspace.Marker{Next: p.next, Generation: u.marker.Generation, Token: u.marker.Token}
+		// A unit may be ahead of its partition, which reads from its least marker on: a marker never goes back.
+		next := keyspace.Marker{Next: max(p.next, u.from), Generation: u.marker.Generation, Token: u.marker.Token}
 		outcomes[i] = outcome{unit: u, next: next}
 		calls[i] = s.flushCall(p, u, next)
 	}
