@@ -214,23 +214,23 @@ func (f *Folder) foldEpoch(ctx context.Context, p *partition, epoch int64, recor
 // loadMissing reads the fields of entities that an earlier owner of the epoch may have written.
 func (f *Folder) loadMissing(ctx context.Context, p *partition, records []*kgo.Record) error {
 	missing := p.missing(records)
-	hashes := make([]string, 0, len(missing))
-	for hash := range missing {
-		hashes = append(hashes, hash)
-	}
 	const batch = 500
-	for len(hashes) > 0 {
-		n := min(batch, len(hashes))
-		values, err := f.store.read(ctx, hashes[:n])
+	for len(missing) > 0 {
+		n := min(batch, len(missing))
+		hashes := make([]string, n)
+		for i, a := range missing[:n] {
+			hashes[i] = a.hash
+		}
+		values, err := f.store.read(ctx, hashes)
 		if err != nil {
 			return err
 		}
-		for i, hash := range hashes[:n] {
-			if err := p.load(missing[hash], hash, values[i]); err != nil {
+		for i, a := range missing[:n] {
+			if err := p.load(a, values[i]); err != nil {
 				return err
 			}
 		}
-		hashes = hashes[n:]
+		missing = missing[n:]
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package speed
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -27,9 +28,10 @@ type partition struct {
 	stale bool
 
 	entities int // in memory
-	key      []byte
-	name     []byte
 	event    windows.Event
+	// ident is the number of the entity's kind and its key, in one string of bytes: what entities in memory are found by.
+	ident []byte
+	key   []byte // the key's part of ident
 }
 
 // unit is the state of one bucket that comes from one partition: what one marker guards.
@@ -41,7 +43,7 @@ type unit struct {
 	// loadEpoch is the epoch in which Redis may hold fields that are not in memory, because the unit was taken over, or its
 	// memory given up, in the middle of it; -1 for none. In any other epoch a field that is not in memory does not exist.
 	loadEpoch int64
-	entities  map[string]*entity
+	entities  map[string]*entity // by ident
 	dirty     []*entity
 	fields    int // dirty cells
 	bytes     int // roughly, of dirty cells
@@ -156,18 +158,21 @@ func (p *partition) begin(epoch int64) {
 	}
 }
 
-// unitOf returns the unit of the entity that a row is about and leaves its key in p.key; ok is false if the record does not
-// touch the entity or the unit has it already.
+// unitOf returns the unit of the entity that a row is about and leaves its identity in p.ident; ok is false if the record does
+// not touch the entity or the unit has it already.
 func (p *partition) unitOf(e *entityPlan, row []windows.Value, offset int64) (*unit, bool) {
 	var ok bool
-	if p.key, ok = e.views[0].AppendKey(p.key[:0], row); !ok {
+	p.ident = binary.AppendUvarint(p.ident[:0], uint64(e.id))
+	kind := len(p.ident)
+	if p.ident, ok = e.views[0].AppendKey(p.ident, row); !ok {
 		return nil, false
 	}
+	p.key = p.ident[kind:]
 	u := &p.units[bucketOf(p.bound, p.key)]
 	return u, offset >= u.from
 }
 
-// foldEntity folds p.event into the views of the entity with key p.key.
+// foldEntity folds p.event into the views of the entity p.ident.
 func (p *partition) foldEntity(u *unit, plan *entityPlan) {
 	var e *entity
 	for _, v := range plan.views {
@@ -185,16 +190,20 @@ func (p *partition) foldEntity(u *unit, plan *entityPlan) {
 	}
 }
 
-// entityOf returns the entity with key p.key, made if it is not in memory.
+// entityOf returns the entity p.ident, made if it is not in memory.
 func (p *partition) entityOf(u *unit, plan *entityPlan) *entity {
-	p.name = keyspace.Space{Project: p.bound.Project}.AppendEntity(p.name[:0], u.bucket, plan.id, p.key)
-	if e, ok := u.entities[string(p.name)]; ok {
+	if e, ok := u.entities[string(p.ident)]; ok {
 		return e
 	}
-	e := &entity{hash: string(p.name)}
-	u.entities[e.hash] = e
+	e := &entity{hash: p.hash(u, plan)}
+	u.entities[string(p.ident)] = e
 	p.entities++
 	return e
+}
+
+// hash names the Redis hash of the entity p.ident.
+func (p *partition) hash(u *unit, plan *entityPlan) string {
+	return keyspace.Space{Project: p.bound.Project}.Entity(u.bucket, plan.id, p.key)
 }
 
 func (e *entity) cell(v *features.BoundView, epoch int64, id windows.BlockID) *cell {
@@ -235,9 +244,15 @@ func (u *unit) clean(marker keyspace.Marker) {
 	u.marker = marker
 }
 
-// missing returns the hashes of entities that records of the current epoch touch, whose fields may be in Redis and are not in
-// memory, with the unit of each. It changes no state.
-func (p *partition) missing(records []*kgo.Record) map[string]*unit {
+// absent is an entity whose fields of the current epoch may be in Redis and are not in memory.
+type absent struct {
+	unit  *unit
+	ident string
+	hash  string
+}
+
+// missing returns the absent entities that records of the current epoch touch. It changes no state.
+func (p *partition) missing(records []*kgo.Record) []absent {
 	loading := false
 	for i := range p.units {
 		loading = loading || p.units[i].loadEpoch == p.epoch
@@ -245,7 +260,8 @@ func (p *partition) missing(records []*kgo.Record) map[string]*unit {
 	if !loading {
 		return nil
 	}
-	found := map[string]*unit{}
+	var list []absent
+	listed := map[string]bool{}
 	for _, r := range records {
 		if r.Offset < p.next {
 			continue
@@ -260,23 +276,24 @@ func (p *partition) missing(records []*kgo.Record) map[string]*unit {
 				if !ok || u.loadEpoch != p.epoch {
 					continue
 				}
-				p.name = keyspace.Space{Project: p.bound.Project}.AppendEntity(p.name[:0], u.bucket, s.entities[j].id, p.key)
-				if _, known := u.entities[string(p.name)]; !known {
-					found[string(p.name)] = u
+				if _, known := u.entities[string(p.ident)]; known || listed[string(p.ident)] {
+					continue
 				}
+				listed[string(p.ident)] = true
+				list = append(list, absent{u, string(p.ident), p.hash(u, &s.entities[j])})
 			}
 		}
 	}
-	return found
+	return list
 }
 
 // load takes the fields of an entity's hash that belong to this partition and the current epoch.
-func (p *partition) load(u *unit, hash string, fields map[string]string) error {
-	e := &entity{hash: hash}
+func (p *partition) load(a absent, fields map[string]string) error {
+	e := &entity{hash: a.hash}
 	for name, value := range fields {
 		f, err := keyspace.ParseField(name)
 		if err != nil {
-			return fmt.Errorf("field %x of %q: %w", name, hash, err)
+			return fmt.Errorf("field %x of %q: %w", name, a.hash, err)
 		}
 		if f.Base || f.Log != p.plan.log.ID || f.Partition != p.id || f.Epoch != p.epoch {
 			continue
@@ -287,11 +304,11 @@ func (p *partition) load(u *unit, hash string, fields map[string]string) error {
 		}
 		b, _, err := v.DecodeDelta(f.Block, []byte(value))
 		if err != nil {
-			return fmt.Errorf("field %x of %q: %w", name, hash, err)
+			return fmt.Errorf("field %x of %q: %w", name, a.hash, err)
 		}
 		e.cells = append(e.cells, &cell{view: v, epoch: p.epoch, block: *b})
 	}
-	u.entities[hash] = e
+	a.unit.entities[a.ident] = e
 	p.entities++
 	return nil
 }
