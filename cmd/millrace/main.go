@@ -37,6 +37,7 @@ type cli struct {
 	// Define: what a feature is.
 
 	// Run: the layers, one process each, or all of them together.
+	Engine engineCmd `cmd:"" group:"run" help:"Serve the embedded ClickHouse engine on loopback."`
 
 	// Operate: look inside, prove, repair.
 	Version versionCmd `cmd:"" group:"operate" help:"Print which build this is."`

@@ -1,0 +1,204 @@
+// Package storetest gives tests real stores: a redis-server, the ClickHouse engine, and a Kafka broker in the process. It
+// starts what a test asks for and ends it with the test; what is missing fails the test with what to do about it.
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"millrace/internal/engine"
+)
+
+// Redis starts a server of the test's own, in memory, and returns its address.
+func Redis(t testing.TB) (addr string) {
+	t.Helper()
+	return RedisProcess(t, "--appendonly", "no").Addr
+}
+
+// Server is a redis-server process that a test may kill and start again on the same data.
+type Server struct {
+	Addr string
+	t    testing.TB
+	args []string
+	path string
+	cmd  *exec.Cmd
+}
+
+// RedisProcess starts a redis-server with further arguments; its data folder is the test's.
+func RedisProcess(t testing.TB, args ...string) *Server {
+	t.Helper()
+	s := &Server{t: t}
+	for _, name := range []string{"redis-server", "valkey-server"} {
+		if path, err := exec.LookPath(name); err == nil {
+			s.path = path
+			break
+		}
+	}
+	if s.path == "" {
+		t.Fatal("this test needs redis-server: run `make deps`")
+	}
+	s.Addr = freeAddr(t)
+	host, port, err := net.SplitHostPort(s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.args = append([]string{
+		"--bind", host, "--port", port, "--dir", t.TempDir(), "--save", "", "--loglevel", "warning",
+		"--hash-max-listpack-entries", "512", "--hash-max-listpack-value", "65536",
+	}, args...)
+	s.Start()
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// Start starts the server and waits until it answers.
+func (s *Server) Start() {
+	s.t.Helper()
+	s.cmd = exec.Command(s.path, s.args...) //nolint:noctx // ended by Kill
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		c, err := net.Dial("tcp", s.Addr) //nolint:noctx // loopback
+		if err == nil {
+			_, err = c.Write([]byte("PING\r\n"))
+			answer := make([]byte, 7)
+			if err == nil {
+				_, err = c.Read(answer)
+			}
+			_ = c.Close()
+			if err == nil && strings.HasPrefix(string(answer), "+PONG") {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("redis-server at %s does not answer: %v", s.Addr, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// Kill ends the server as a crash does.
+func (s *Server) Kill() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		s.cmd = nil
+	}
+}
+
+// Kafka starts a broker with topics and returns its address.
+func Kafka(t testing.TB, partitions int32, topics ...string) ([]string, *kfake.Cluster) {
+	t.Helper()
+	opts := []kfake.Opt{kfake.NumBrokers(1)}
+	if len(topics) > 0 {
+		opts = append(opts, kfake.SeedTopics(partitions, topics...))
+	}
+	cluster, err := kfake.NewCluster(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	return cluster.ListenAddrs(), cluster
+}
+
+// clickHouse is the engine of this test process: the library can be loaded once.
+var clickHouse struct {
+	once sync.Once
+	addr string
+	err  error
+	next atomic.Int64
+}
+
+// ClickHouse returns the address of a ClickHouse, http://host:port, and the name of a database of the test's own. The engine
+// runs in the test's process, unless MILLRACE_TEST_CLICKHOUSE gives the address of a server.
+func ClickHouse(t testing.TB) (url, database string) {
+	t.Helper()
+	clickHouse.once.Do(startEngine)
+	if clickHouse.err != nil {
+		t.Fatal(clickHouse.err)
+	}
+	database = fmt.Sprintf("test_%d_%d", os.Getpid(), clickHouse.next.Add(1))
+	server := connect(t, clickHouse.addr, "")
+	if err := server.Exec(t.Context(), "CREATE DATABASE "+database+" ENGINE = Atomic"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Exec(context.Background(), "DROP DATABASE "+database+" SYNC"); err != nil { //nolint:usetesting // the test's context has ended
+			t.Error(err)
+		}
+		_ = server.Close()
+	})
+	return "http://" + clickHouse.addr, database
+}
+
+// ClickHouseConn returns a connection to a database of the test's own.
+func ClickHouseConn(t testing.TB) driver.Conn {
+	t.Helper()
+	url, database := ClickHouse(t)
+	conn := connect(t, strings.TrimPrefix(url, "http://"), database)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func connect(t testing.TB, addr, database string) driver.Conn {
+	t.Helper()
+	conn, err := clickhouse.Open(&clickhouse.Options{
+		Addr: []string{addr}, Protocol: clickhouse.HTTP, Auth: clickhouse.Auth{Database: database}, Settings: clickhouse.Settings{"async_insert": 0},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// startEngine serves the engine until the process ends: closing it earlier would end the tests that run beside.
+func startEngine() {
+	if addr := os.Getenv("MILLRACE_TEST_CLICKHOUSE"); addr != "" {
+		clickHouse.addr = addr
+		return
+	}
+	library, err := engine.Locate(context.Background(), os.Getenv("MILLRACE_CACHE_DIR"), os.Stderr)
+	if err != nil {
+		clickHouse.err = fmt.Errorf("this test needs the ClickHouse engine: run `make deps`: %w", err)
+		return
+	}
+	e, err := engine.Open(engine.Config{Library: library, Connections: 8})
+	if err != nil {
+		clickHouse.err = err
+		return
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a local bind does not block
+	if err != nil {
+		clickHouse.err = err
+		return
+	}
+	clickHouse.addr = l.Addr().String()
+	go func() { _ = (&http.Server{Handler: e.Handler(), ReadHeaderTimeout: time.Minute}).Serve(l) }()
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a local bind does not block
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
