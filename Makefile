@@ -32,7 +32,8 @@ lint: ## format diff, linters, go.mod tidy, deployment files
 	$(LINT) run
 	go mod tidy -diff
 	go -C tools mod tidy -diff
-	go -C tools test ./...
+	go -C tools/deploy mod tidy -diff
+	go -C tools/deploy test ./...
 
 .PHONY: fmt
 fmt: ## format the code

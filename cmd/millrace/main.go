@@ -40,6 +40,7 @@ type cli struct {
 	Engine engineCmd `cmd:"" group:"run" help:"Serve the embedded ClickHouse engine on loopback."`
 
 	// Operate: look inside, prove, repair.
+	Probe   probeCmd   `cmd:"" group:"operate" help:"Ask a URL whether a process is well."`
 	Version versionCmd `cmd:"" group:"operate" help:"Print which build this is."`
 }
 
