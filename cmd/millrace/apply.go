@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -16,7 +17,6 @@ import (
 	"millrace/features"
 	"millrace/features/keyspace"
 	"millrace/features/tables"
-	"millrace/speed/archive"
 	"millrace/speed/kafka"
 )
 
@@ -72,8 +72,10 @@ func (c *applyCmd) apply(a *app, compiled *features.Compiled) (_ *features.Regis
 		return nil, false, err
 	}
 	defer func() { _ = conn.Close() }()
-	if err := archive.EnsureTables(a.ctx, conn, compiled); err != nil {
-		return nil, false, tryAgain(err)
+	for _, t := range tables.All(compiled) {
+		if err := conn.Exec(a.ctx, t.Create()); err != nil {
+			return nil, false, tryAgain(fmt.Errorf("create table %s: %w", t.Name, err))
+		}
 	}
 	rdb, err := c.redisClient(a, 3)
 	if err != nil {
@@ -91,7 +93,7 @@ func (c *applyCmd) apply(a *app, compiled *features.Compiled) (_ *features.Regis
 	if changed {
 		table := tables.Registry()
 		if err := conn.Exec(a.ctx, table.Insert()+" VALUES ({generation:UInt64}, {document:String}, now64(3))",
-			named("generation", next.Generation), named("document", string(next.Encode()))); err != nil {
+			clickhouse.Named("generation", next.Generation), clickhouse.Named("document", string(next.Encode()))); err != nil {
 			return nil, false, tryAgain(fmt.Errorf("write the registry: %w", err))
 		}
 	}
@@ -123,10 +125,17 @@ func (c *applyCmd) topicIDs(ctx context.Context, admin *kadm.Client, compiled *f
 	if c.Partitions == 0 {
 		return nil, fmt.Errorf("topics %q do not exist: create them, or let apply do it with --partitions", missing)
 	}
-	if err := createTopics(ctx, admin, missing, c.Partitions); err != nil {
-		return nil, err
+	created, err := admin.CreateTopics(ctx, c.Partitions, -1, nil, missing...)
+	if err != nil {
+		return nil, tryAgain(fmt.Errorf("create topics: %w", err))
 	}
-	return kafka.TopicIDs(ctx, admin, topics)
+	for _, t := range created.Sorted() {
+		if t.Err != nil {
+			return nil, fmt.Errorf("create topic %s: %w", t.Topic, t.Err)
+		}
+		ids[t.Topic] = t.ID.String()
+	}
+	return ids, nil
 }
 
 // latestRegistry returns the newest registry of a project in either store, or nil.

@@ -15,7 +15,6 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/redis/go-redis/v9"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace/features"
@@ -170,20 +169,6 @@ func topicsOf(c *features.Compiled) []string {
 		topics = append(topics, s.Topics...)
 	}
 	return topics
-}
-
-// createTopics makes the topics that do not exist.
-func createTopics(ctx context.Context, admin *kadm.Client, topics []string, partitions int32) error {
-	created, err := admin.CreateTopics(ctx, partitions, -1, nil, topics...)
-	if err != nil {
-		return fmt.Errorf("create topics: %w", err)
-	}
-	for _, c := range created.Sorted() {
-		if c.Err != nil {
-			return fmt.Errorf("create topic %s: %w", c.Topic, c.Err)
-		}
-	}
-	return nil
 }
 
 // createDatabase makes the database and the project's tables where they do not exist, and returns a connection to it.
