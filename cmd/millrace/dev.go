@@ -237,7 +237,7 @@ func (d *devTree) startRedis() error {
 			return fmt.Errorf("redis: %w", err)
 		}
 		d.spawn("redis", path, "--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
-			"--maxmemory-policy", "noeviction", "--hash-max-listpack-entries", "512", "--hash-max-listpack-value", "65536", "--loglevel", "warning")
+			"--maxmemory-policy", "noeviction", "--hash-max-listpack-entries", "512", "--hash-max-listpack-value", "65536", "--loglevel", "warning", "--logfile", filepath.Join(dir, "redis.log"))
 		return d.waitFor("Redis", time.Minute, d.redisReady)
 	}
 	d.at.RedisKind = "in-process miniredis: install redis-server to keep states over restarts"
@@ -317,4 +317,3 @@ func (d *devTree) redisReady(ctx context.Context) error {
 func (d *devTree) engineReady(ctx context.Context) error { return ping(ctx, d.at.Clickhouse+"/ping") }
 
 func (d *devTree) ready(ctx context.Context) error { return ping(ctx, "http://"+d.at.HTTP+"/readyz") }
-

@@ -9,21 +9,20 @@ cd "$(dirname "$0")/../.."
 millrace=${MILLRACE_BIN:-bin/millrace}
 here=examples/weblog
 data=$(mktemp -d "${TMPDIR:-/tmp}/millrace-demo.XXXXXX")
-export MILLRACE_DEFINITIONS=$here/features.yaml
+export MILLRACE_DEFINITIONS=$here/features.yaml MILLRACE_LOG_LEVEL=${MILLRACE_LOG_LEVEL:-warn}
 visitors=(-e client=66.249.73.135 -e client=46.105.14.53 -e client=209.85.238.199 -e client=50.16.19.13 -e client=195.194.187.106)
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "Starting Kafka, Redis, ClickHouse, the speed layer and the HTTP API on free ports (data in $data)"
-"$millrace" --log-level warn dev --data-dir "$data" --partitions 4 --port-kafka 0 --port-redis 0 --port-clickhouse 0 \
+"$millrace" dev --data-dir "$data" --partitions 4 --port-kafka 0 --port-redis 0 --port-clickhouse 0 \
   --port-http 0 --port-admin 0 --port-speed 0 &
 dev=$!
-cleanup() {
+stop() {
   kill -INT "$dev" 2>/dev/null || true
   wait "$dev" 2>/dev/null || true
-  rm -rf "$data"
 }
-trap cleanup EXIT
+trap 'stop; rm -rf "$data"' EXIT
 until [ -e "$data/endpoints.env" ]; do
   kill -0 "$dev" 2>/dev/null || { echo "millrace dev ended" >&2; exit 1; }
   sleep 0.2
@@ -66,5 +65,7 @@ if [ "${KEEP:-}" ]; then
   say "Still running, as asked: Ctrl-C ends it."
   wait "$dev"
 fi
-say "Every visitor again:"
-audit
+say "Every visitor again, compared with ClickHouse's own answer over the archive:"
+verdict=$("$millrace" audit)
+stop
+echo "$verdict"
