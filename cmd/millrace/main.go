@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"millrace/internal/telemetry"
 )
 
 // app is what a subcommand may touch of the outside world. Subcommands never use os.Stdin, os.Getenv and the like,
@@ -71,16 +73,7 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 		help   bool
 		lookup = lookupIn(env)
 	)
-	parser, err := kong.New(&c,
-		kong.Name("millrace"),
-		kong.Description(description),
-		kong.Writers(stdout, stderr),
-		kong.ExplicitGroups(groups()),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 120}),
-		kong.ValueFormatter(helpWithEnv),
-		kong.Resolvers(envResolver{lookup: lookup}),
-		kong.Exit(func(int) { help = true }), // only --help asks kong to exit
-	)
+	parser, err := newParser(&c, lookup, stdout, stderr, func(int) { help = true })
 	if err != nil {
 		panic("BUG: command line: " + err.Error())
 	}
@@ -106,6 +99,21 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 	return report(stderr, kctx.Command(), kctx.Run(a))
 }
 
+// newParser makes the command line; only --help calls exit.
+func newParser(c *cli, lookup func(string) (string, bool), stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("millrace"),
+		kong.Description(description),
+		kong.Writers(stdout, stderr),
+		kong.ExplicitGroups(groups()),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 120}),
+		kong.ValueFormatter(helpWithEnv),
+		kong.Resolvers(envResolver{lookup: lookup}),
+		kong.Exit(exit),
+	)
+}
+
+// newLogger logs to w; lines inside a span name it.
 func newLogger(w io.Writer, level, format string) *slog.Logger {
 	var least slog.Level
 	if err := least.UnmarshalText([]byte(level)); err != nil {
@@ -113,9 +121,9 @@ func newLogger(w io.Writer, level, format string) *slog.Logger {
 	}
 	opts := &slog.HandlerOptions{Level: least}
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(telemetry.LogHandler(slog.NewJSONHandler(w, opts)))
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(telemetry.LogHandler(slog.NewTextHandler(w, opts)))
 }
 
 // Exit statuses, so that a scheduler or a shell can tell what to do next.
