@@ -26,8 +26,9 @@ func TestKafka(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	counted := make(countedHook, 1) // ProduceSync may return before the hooks have run
 	client, err := kgo.NewClient(kgo.SeedBrokers(broker.ListenAddrs()...), kgo.ConsumeTopics("shop.orders.v1"),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.WithHooks(hooks...))
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.WithHooks(append(hooks, counted)...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +58,19 @@ func TestKafka(t *testing.T) {
 	if arrived.TraceID() != span.SpanContext().TraceID() || arrived.SpanID() != span.SpanContext().SpanID() || !arrived.IsSampled() || !arrived.IsRemote() {
 		t.Errorf("trace context: got %v, sent %v", arrived, span.SpanContext())
 	}
+	<-counted
 	wantLines(t, scrape(t, tel, "text/plain"),
 		`messaging_client_sent_messages_total{messaging_destination_name="shop.orders.v1",messaging_operation_name="send",messaging_system="kafka"} 1`,
 		`messaging_client_consumed_messages_total{messaging_destination_name="shop.orders.v1",messaging_operation_name="poll",messaging_system="kafka"} 1`,
 		"millrace_kafka_produce_size_bytes_total{", "millrace_kafka_fetch_size_bytes_total{",
 		`millrace_kafka_request_duration_seconds_count{request="Produce"} 1`)
+}
+
+// countedHook stands behind the hooks under test and says when they have counted a produced batch.
+type countedHook chan struct{}
+
+func (c countedHook) OnProduceBatchWritten(kgo.BrokerMetadata, string, int32, kgo.ProduceBatchMetrics) {
+	c <- struct{}{}
 }
 
 func TestKafkaHooksOff(t *testing.T) {

@@ -40,7 +40,13 @@ func wantLines(t *testing.T, text string, want ...string) {
 	t.Helper()
 	for _, w := range want {
 		if !strings.Contains(text, w) {
-			t.Errorf("metrics without %q:\n%s", w, text)
+			var near []string // the whole text is long
+			for line := range strings.Lines(text) {
+				if name, _, _ := strings.Cut(w, "{"); strings.HasPrefix(line, name) {
+					near = append(near, line)
+				}
+			}
+			t.Errorf("metrics without %q; of that name there is:\n%s", w, strings.Join(near, ""))
 		}
 	}
 }
