@@ -54,6 +54,9 @@ type entity struct {
 	hash  string // its Redis key
 	cells []*cell
 	dirty []*cell
+	// Most entities have one cell, and it is found without another visit to memory.
+	first cell
+	one   [1]*cell
 }
 
 // cell is one field of the entity's hash: one block of one view version.
@@ -212,7 +215,18 @@ func (e *entity) cell(v *features.BoundView, epoch int64, id windows.BlockID) *c
 			return c
 		}
 	}
-	c := &cell{view: v, epoch: epoch, block: windows.Block{ID: id}}
+	c := e.newCell()
+	*c = cell{view: v, epoch: epoch, block: windows.Block{ID: id}}
+	return c
+}
+
+func (e *entity) newCell() *cell {
+	if len(e.cells) == 0 {
+		e.one[0] = &e.first
+		e.cells = e.one[:]
+		return &e.first
+	}
+	c := new(cell)
 	e.cells = append(e.cells, c)
 	return c
 }
@@ -306,7 +320,7 @@ func (p *partition) load(a absent, fields map[string]string) error {
 		if err != nil {
 			return fmt.Errorf("field %x of %q: %w", name, a.hash, err)
 		}
-		e.cells = append(e.cells, &cell{view: v, epoch: p.epoch, block: *b})
+		*e.newCell() = cell{view: v, epoch: p.epoch, block: *b}
 	}
 	a.unit.entities[a.ident] = e
 	p.entities++

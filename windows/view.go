@@ -88,6 +88,13 @@ type read struct {
 // MaxBlock bounds the encoded size of a block in bytes, so that a store's hash stays compact and a hot key rewrites little.
 const MaxBlock = 64 << 10
 
+// A block holds at most so many tiles, or fragments. Fewer make a flush of a hot key cheaper, more make an entity's hash
+// shorter; a fragment is open for long and is written again and again, with all that stand beside it.
+const (
+	maxTiles     = 64
+	maxFragments = 16
+)
+
 // NewView compiles features into levels. Features over the same grain share a level, and equal aggregates share a state.
 // maxText is the greatest length in bytes of a text field; the number of tiles in a block follows from it.
 func NewView(features []Feature, where Predicate, ttl Span, maxText int) (*View, error) {
@@ -111,7 +118,11 @@ func NewView(features []Feature, where Predicate, ttl Span, maxText int) (*View,
 	}
 	for i := range v.Levels {
 		l := &v.Levels[i]
-		for l.perBlock = 64; l.perBlock > 1 && l.maxRow(maxText)*int(l.perBlock) > MaxBlock; l.perBlock /= 2 {
+		l.perBlock = maxTiles
+		if l.grain.kind == Session {
+			l.perBlock = maxFragments
+		}
+		for ; l.perBlock > 1 && l.maxRow(maxText)*int(l.perBlock) > MaxBlock; l.perBlock /= 2 {
 		}
 		if size := l.maxRow(maxText); size > MaxBlock {
 			return nil, fmt.Errorf("one tile can take %d bytes, more than the %d of a block: shorten max_bytes of its text fields", size, MaxBlock)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"millrace/internal/telemetry"
@@ -15,7 +16,7 @@ import (
 
 // observeFlags say how a long-running role shows its insides.
 type observeFlags struct {
-	MetricsListen string `help:"Address that serves /metrics and /healthz; empty for none." default:"127.0.0.1:6568" placeholder:"ADDR"`
+	MetricsListen string `help:"Address that serves /metrics, /healthz and /debug/pprof; empty for none." default:"127.0.0.1:6568" placeholder:"ADDR"`
 }
 
 // observer is the telemetry of one process.
@@ -55,6 +56,9 @@ func (o *observer) serve(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", o.MetricsHandler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.addr)
 	if err != nil {
