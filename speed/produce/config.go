@@ -94,6 +94,9 @@ func FormatOf(name string) Format {
 // ErrUnknownSource says that no source has the configured name.
 var ErrUnknownSource = errors.New("unknown source")
 
+// ErrUnknownTopic says that the source does not have the configured topic.
+var ErrUnknownTopic = errors.New("unknown topic")
+
 // ErrNoTopic says that the broker has no such topic.
 var ErrNoTopic = errors.New("no such topic")
 
@@ -150,7 +153,7 @@ func (c Config) target() (target, error) {
 		t.topic = source.Topics[0]
 	}
 	if !slices.Contains(source.Topics, t.topic) {
-		return target{}, fmt.Errorf("%w %q in source %s: %s", ErrNoTopic, t.topic, source.Name, oneOf(t.topic, source.Topics))
+		return target{}, fmt.Errorf("%w %q of source %s: %s", ErrUnknownTopic, t.topic, source.Name, oneOf(t.topic, source.Topics))
 	}
 	return t, nil
 }

@@ -191,7 +191,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{func(c *Config) { c.Source = "acess" }, ErrUnknownSource, `unknown source "acess": did you mean access?`},
 		{func(c *Config) { c.Source = "orders" }, ErrUnknownSource, `unknown source "orders": there are access`},
-		{func(c *Config) { c.Topic = "web.access.v3" }, ErrNoTopic, `no such topic "web.access.v3" in source access: did you mean web.access.v1?`},
+		{func(c *Config) { c.Topic = "web.access.v3" }, ErrUnknownTopic, `unknown topic "web.access.v3" of source access: did you mean web.access.v1?`},
 		{func(c *Config) { c.Topic = "web.access.v2" }, ErrNoTopic, `no such topic: web.access.v2`},
 		{func(c *Config) { c.Format = CSV }, ErrInput, `cannot read the input: it has no header`},
 		{func(c *Config) { c.Open = func() (io.ReadCloser, error) { return nil, os.ErrNotExist } }, ErrInput, `cannot read the input: file does not exist`},
@@ -269,7 +269,7 @@ func TestTraceparent(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
 	_, err := Run(t.Context(), Config{
-		Brokers: brokers, Definitions: weblog(t), Source: "access", Open: text(`{"client":"a","at":1}`+"\n"+`{"client":"a","at":2}`), Tracer: provider,
+		Brokers: brokers, Definitions: weblog(t), Source: "access", Open: text(`{"client":"a","at":1}` + "\n" + `{"client":"a","at":2}`), Tracer: provider,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func (p Progress) String() string {
 		text += fmt.Sprintf(", %s left", p.Left.Round(time.Second))
 	}
 	if p.Odd > 0 {
-		text += fmt.Sprintf(", %s odd lines", Thousands(p.Odd))
+		text += ", " + oddLines(p.Odd)
 	}
 	return text
 }
@@ -43,6 +43,13 @@ func Thousands(n int64) string {
 		digits = digits[:i] + "," + digits[i:]
 	}
 	return digits
+}
+
+func oddLines(n int64) string {
+	if n == 1 {
+		return "1 odd line"
+	}
+	return Thousands(n) + " odd lines"
 }
 
 // OddLine is a line of the input that cannot become a record.
@@ -84,7 +91,7 @@ type Summary struct {
 func (s Summary) String() string {
 	text := fmt.Sprintf("%s records to %s in %.1f s, %s a second", Thousands(s.Records), s.Topic, s.Seconds, Thousands(int64(s.Rate)))
 	if s.Odd > 0 {
-		text += fmt.Sprintf("; %s odd lines are no records", Thousands(s.Odd))
+		text += "; skipped " + oddLines(s.Odd)
 	}
 	var rejected int64
 	for _, r := range s.Rejected {
