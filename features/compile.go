@@ -27,7 +27,8 @@ type CompiledView struct {
 	// Filter is the view's where, nil if it has none; FeatureFilters are those of its features, by WhereKey.
 	Filter         *Where
 	FeatureFilters map[string]*Where
-	// Hash identifies what determines the view's values: two definitions with one hash have the same values on every log.
+	// Hash identifies what determines the view's values and the layout of its states: two definitions with one hash have the
+	// same values on every log, under the same names, in the same bytes.
 	Hash string
 }
 
@@ -91,23 +92,31 @@ func compileView(d *Definitions, v *View) (*CompiledView, error) {
 	return cv, nil
 }
 
-// hashView digests everything that determines the values of a view, and nothing else: no description, no name but those that
-// events and keys are found by, no ttl (asked at the read) and no epoch size.
+// hashView digests everything that determines the values of a view and the layout of their states, and nothing else: no
+// description, no ttl (asked at the read), no epoch size, no service. The order of topics, of fields and of keys in a source
+// means nothing and is not in it; the order of features is, because states are laid out in it.
 func hashView(v *CompiledView) string {
 	var b strings.Builder
 	s := v.Source
-	fmt.Fprintf(&b, "source %q time %q %s [%d,%d] future %d\n", s.Topics, s.EventTime.Field, s.EventTime.Unit, s.EventTime.Min, s.EventTime.Max, s.MaxFuture)
-	for _, f := range s.Fields { // all of them: a bad value in any declared field rejects the record
-		fmt.Fprintf(&b, "field %q %s required=%t max=%d\n", f.Name, f.Type, f.Required, f.MaxBytes)
+	fmt.Fprintf(&b, "source %q time %q %s [%d,%d] future %d\n", slices.Sorted(slices.Values(s.Topics)), s.EventTime.Field, s.EventTime.Unit, s.EventTime.Min, s.EventTime.Max, s.MaxFuture)
+	fields := slices.Clone(s.Fields)
+	slices.SortFunc(fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	for _, f := range fields { // all of them: a bad value in any declared field rejects the record
+		fmt.Fprintf(&b, "field %q %s required=%t max=%d\n", f.Name, f.Type, f.Required || f.Name == s.EventTime.Field, f.MaxBytes)
 	}
-	for i, k := range v.Entity.Keys {
-		fmt.Fprintf(&b, "key %s from %d\n", k.Type, v.KeyFields[i])
+	fmt.Fprintf(&b, "entity %q %q\n", v.Entity.Name, keyTypes(v.Entity)) // by which the registry numbers it
+	for _, i := range v.KeyFields {
+		fmt.Fprintf(&b, "key from %q\n", s.Fields[i].Name)
 	}
 	if v.Filter != nil {
 		fmt.Fprintf(&b, "where %s\n", v.Filter)
 	}
 	for _, f := range v.Features {
-		fmt.Fprintf(&b, "feature %q kind=%d op=%s field=%d where=%q window=%+v\n", f.Name, f.Kind, f.Op, f.Field, f.WhereKey, f.Window)
+		field := ""
+		if f.Field >= 0 {
+			field = s.Fields[f.Field].Name
+		}
+		fmt.Fprintf(&b, "feature %q kind=%d op=%s field=%q where=%q window=%+v\n", f.Name, f.Kind, f.Op, field, f.WhereKey, f.Window)
 	}
 	sum := sha256.Sum256([]byte(b.String()))
 	return hex.EncodeToString(sum[:16])

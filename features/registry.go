@@ -106,7 +106,8 @@ func Apply(old *Registry, c *Compiled, topicIDs map[string]string) (next *Regist
 	}
 	active := map[uint32]bool{}
 	for _, v := range c.Views {
-		i := slices.IndexFunc(next.Versions, func(x Version) bool { return x.View == v.Definition.Name && x.Hash == v.Hash })
+		// A version that was retired is not taken up again: what happened meanwhile is not in its states.
+		i := slices.IndexFunc(next.Versions, func(x Version) bool { return x.Active && x.View == v.Definition.Name && x.Hash == v.Hash })
 		if i < 0 {
 			i = len(next.Versions)
 			next.Versions = append(next.Versions, Version{
