@@ -93,12 +93,13 @@ func compileView(d *Definitions, v *View) (*CompiledView, error) {
 }
 
 // hashView digests everything that determines the values of a view and the layout of their states, and nothing else: no
-// description, no ttl (asked at the read), no epoch size, no service. The order of topics, of fields and of keys in a source
+// description, no ttl (asked at the read), no epoch size, no service. The names of source and entity are in it because history
+// and state are found by them. The order of topics, of fields and of keys in a source
 // means nothing and is not in it; the order of features is, because states are laid out in it.
 func hashView(v *CompiledView) string {
 	var b strings.Builder
 	s := v.Source
-	fmt.Fprintf(&b, "source %q time %q %s [%d,%d] future %d\n", slices.Sorted(slices.Values(s.Topics)), s.EventTime.Field, s.EventTime.Unit, s.EventTime.Min, s.EventTime.Max, s.MaxFuture)
+	fmt.Fprintf(&b, "source %q %q time %q %s [%d,%d] future %d\n", s.Name, slices.Sorted(slices.Values(s.Topics)), s.EventTime.Field, s.EventTime.Unit, s.EventTime.Min, s.EventTime.Max, s.MaxFuture)
 	fields := slices.Clone(s.Fields)
 	slices.SortFunc(fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	for _, f := range fields { // all of them: a bad value in any declared field rejects the record

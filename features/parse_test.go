@@ -5,11 +5,13 @@ import (
 	"flag"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"millrace/features"
+	"millrace/windows"
 )
 
 var update = flag.Bool("update", false, "write testdata/problems.txt anew")
@@ -23,7 +25,13 @@ type problemCase struct {
 
 const problemFile = "testdata/problems.txt"
 
-func problemCases(t *testing.T) (head string, cases []problemCase) {
+func mustCases(t testing.TB) []problemCase {
+	t.Helper()
+	_, cases := problemCases(t)
+	return cases
+}
+
+func problemCases(t testing.TB) (head string, cases []problemCase) {
 	t.Helper()
 	text, err := os.ReadFile(problemFile)
 	if err != nil {
@@ -112,6 +120,103 @@ func TestParseFS(t *testing.T) {
 	} {
 		if _, problems := features.ParseFS(test.fs); problems.Error() != test.want {
 			t.Errorf("%s: got\n%s\nwant\n%s", test.name, problems.Error(), test.want)
+		}
+	}
+}
+
+// TestLimits: what would take the YAML parser long, or all the stack, is refused before it starts.
+func TestLimits(t *testing.T) {
+	repeat := strings.Repeat
+	var keys, indented strings.Builder
+	for i := range 6000 {
+		keys.WriteString("k" + strconv.Itoa(i) + ": x\n")
+	}
+	for i := range 40 {
+		indented.WriteString(repeat(" ", i) + "a:\n")
+	}
+	for _, test := range []struct{ name, text, want string }{
+		{"a file of 1 MiB", "#" + repeat("x", 1<<20-1), "the definitions name no project"},
+		{"a byte more", "#" + repeat("x", 1<<20), "the file has 1048577 bytes, more than 1048576"},
+		{"lists in brackets", repeat("[", 1<<17), "f.yaml:1:33: values are nested deeper than 32"},
+		{"maps in braces", repeat("{a: ", 1<<17), "values are nested deeper than 32"},
+		{"lists in one line", repeat("- ", 1<<17), "values are nested deeper than 32"},
+		{"keys in one line", repeat("a: ", 1<<17), "values are nested deeper than 32"},
+		{"explicit keys", repeat("? ", 1<<17), "keys written with ? are no part of definitions"},
+		{"anchors", repeat("&a ", 1<<17), "anchors and aliases are no part of definitions"},
+		{"indentation", indented.String(), "f.yaml:33:34: values are nested deeper than 32"},
+		{"many keys", keys.String(), "f.yaml:5001:6: more than 5000 keys in one map"},
+		{"not UTF-8", "project: a\nviews: é\xff", "f.yaml:2:9: the file is not UTF-8 text; save the file as UTF-8"},
+		{"UTF-16", "\xff\xfep\x00", "f.yaml:1:1: the file is not UTF-8 text; save the file as UTF-8"},
+		{"control characters", "project: a\x07", "f.yaml:1:11: a control character (U+0007); remove it"},
+		{"a carriage return", "project: a\rviews: b", "f.yaml:1:11: a carriage return alone; end lines by a line feed"},
+	} {
+		_, problems := features.Parse(map[string][]byte{"f.yaml": []byte(test.text)})
+		if got := problems.Error(); !strings.Contains(got, test.want) || strings.Count(got, "\n") > 2 {
+			t.Errorf("%s: got\n%.500s\nwant\n%s", test.name, got, test.want)
+		}
+	}
+	files := map[string][]byte{}
+	for i := range 5 {
+		files[strconv.Itoa(i)] = []byte("#" + repeat("x", 1<<20-1))
+	}
+	if _, problems := features.Parse(files); !strings.Contains(problems.Error(), "4:1:1: the files have more than 4194304 bytes together; split the project") {
+		t.Errorf("five files of 1 MiB: got %.500s", problems.Error())
+	}
+	if definitions, problems := features.Parse(map[string][]byte{"f.yaml": []byte("\ufeffproject: a\r\n")}); len(problems) > 0 || definitions.Project != "a" {
+		t.Errorf("byte order mark and carriage returns: got %v", problems)
+	}
+}
+
+// TestDefaults: what is not said.
+func TestDefaults(t *testing.T) {
+	definitions, problems := features.Parse(map[string][]byte{"f.yaml": []byte(`
+project: p
+sources:
+  s:
+    topic: t
+    fields: {u: string, n: int64, at: int64}
+    event_time: {field: at, unit: ms}
+entities:
+  e: {keys: {u: string}}
+views:
+  v:
+    entity: e
+    source: s
+    window: {type: session, gap: 1h30m}
+    features:
+      a: {aggregate: count}
+      b: {aggregate: last, field: n, window: {type: sliding, size: 7d}}
+`)})
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	s, v := definitions.Sources[0], definitions.Views[0]
+	if s.MaxFuture != 60_000 || s.EpochBits != 16 || s.EventTime.Min != 0 || s.EventTime.Max != 7_258_118_400_000 {
+		t.Errorf("source: got %+v", s)
+	}
+	if s.Fields[0].MaxBytes != 256 || s.Fields[0].Required || !s.Fields[2].Required {
+		t.Errorf("fields: got %+v", s.Fields)
+	}
+	if !v.Batch || v.TTL != 0 {
+		t.Errorf("view: got %+v", v)
+	}
+	want := []windows.Window{
+		{Kind: windows.Session, Gap: 5_400_000, Retain: 30 * windows.Day}, {Kind: windows.Sliding, Size: 7 * windows.Day, Hop: 3 * 3_600_000},
+	}
+	for i, w := range want {
+		if v.Features[i].Window != w {
+			t.Errorf("window of %s: got %+v, want %+v", v.Features[i].Name, v.Features[i].Window, w)
+		}
+	}
+}
+
+func TestDefaultHop(t *testing.T) {
+	for size, want := range map[windows.Span]windows.Span{
+		1: 1, 49: 1, 99: 1, 100: 2, 1000: 20, 60_000: 1000, 3_600_000: 60_000, windows.Day: 900_000, 7 * windows.Day: 3 * 3_600_000, 30 * windows.Day: 12 * 3_600_000,
+		365_250 * windows.Day: 5000 * windows.Day,
+	} {
+		if got := features.DefaultHop(size); got != want {
+			t.Errorf("hop of %d: got %d, want %d", size, got, want)
 		}
 	}
 }
