@@ -52,7 +52,7 @@ type Rejection struct {
 	Detail string // at most 200 bytes
 }
 
-func (r *Rejection) Error() string {
+func (r *Rejection) String() string {
 	if r.Field == "" {
 		return r.Reason + ": " + r.Detail
 	}
@@ -175,8 +175,9 @@ func (d *Decoder) eventTime(v windows.Value) (windows.Time, *Rejection) {
 		return windows.Time(floorDiv(n, 1_000)), nil
 	case Nanoseconds:
 		return windows.Time(floorDiv(n, 1_000_000)), nil
+	default:
+		panic("BUG: event time in " + string(d.spec.Unit))
 	}
-	panic("BUG: event time in " + string(d.spec.Unit))
 }
 
 func floorDiv(n, by int64) int64 {

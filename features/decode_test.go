@@ -38,7 +38,7 @@ func decodeText(d *Decoder, s *Source, value []byte, kafkaTime windows.Time) str
 	row := make([]windows.Value, len(s.Fields))
 	at, r := d.Decode(value, kafkaTime, row)
 	if r != nil {
-		return r.Error()
+		return r.String()
 	}
 	text := strconv.FormatInt(int64(at), 10)
 	for i, v := range row {
@@ -165,7 +165,7 @@ func TestDecodeLimits(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	record := []byte(`{"t":1,"must":false}`)
-	full := append(record, bytes.Repeat([]byte(" "), MaxRecord-len(record))...)
+	full := append(bytes.Clone(record), bytes.Repeat([]byte(" "), MaxRecord-len(record))...)
 	if got, want := decodeText(d, s, full, 0), `1 t=1 must=false`; got != want {
 		t.Errorf("a record of MaxRecord: got %s, want %s", got, want)
 	}
@@ -226,9 +226,14 @@ func TestDecodeEventTime(t *testing.T) {
 		{Seconds, "-9223372036854775808", "event_time_range: field t: beyond the representable milliseconds: is its unit s?"},
 		{Milliseconds, "1764050400123", "1764050400123"},
 		{Microseconds, "1764050400123999", "1764050400123"},
-		{Microseconds, "-1", "-1"}, {Microseconds, "-1000", "-1"}, {Microseconds, "-1001", "-2"}, {Microseconds, "999", "0"},
+		{Microseconds, "-1", "-1"},
+		{Microseconds, "-1000", "-1"},
+		{Microseconds, "-1001", "-2"},
+		{Microseconds, "999", "0"},
 		{Nanoseconds, "1764050400123999999", "1764050400123"},
-		{Nanoseconds, "-1", "-1"}, {Nanoseconds, "-1000000", "-1"}, {Nanoseconds, "-1000001", "-2"},
+		{Nanoseconds, "-1", "-1"},
+		{Nanoseconds, "-1000000", "-1"},
+		{Nanoseconds, "-1000001", "-2"},
 		{Milliseconds, `"1764050400123"`, "wrong_type: field t: a string where int64 is declared"},
 		{RFC3339, "1764050400123", "wrong_type: field t: a number where string is declared"},
 		{RFC3339, `"2025-11-25T06:00:00Z"`, "1764050400000"},
@@ -349,6 +354,8 @@ func wantValue(t *testing.T, typ windows.Type, raw json.RawMessage) windows.Valu
 		var b bool
 		err = json.Unmarshal(raw, &b)
 		v = windows.BoolValue(b)
+	default:
+		t.Fatalf("field of type %s", typ)
 	}
 	if err != nil {
 		t.Fatalf("%s is admitted as %s, but encoding/json says %v", raw, typ, err)

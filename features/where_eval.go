@@ -64,8 +64,9 @@ func (n Compare) eval() windows.Predicate {
 		return func(row []windows.Value) bool {
 			return row[i].Kind == windows.Boolean && (row[i].Bits == want.Bits) == same
 		}
+	default:
+		panic("BUG: comparison with " + want.String())
 	}
-	panic("BUG: comparison with " + want.String())
 }
 
 func compareWith[T int64 | float64 | string](

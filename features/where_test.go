@@ -24,17 +24,22 @@ func TestWhereCanonical(t *testing.T) {
 		{"n=1 | n == 1 | ( n = 1 ) | ((n=1)) | n in (1) | n in (1,1) | not not n = 1 | `n`=1 | n=1 or n=1 | n=1 AND n=1", "n = 1"},
 		{"n<>1 | n != 1 | n not in (1) | n NOT IN (1, 1)", "n != 1"},
 		{"not n=1 | not (n = 1) | not not not n = 1", "not n = 1"},
-		{"n<1", "n < 1"}, {"n<=1", "n <= 1"}, {"n>-1", "n > -1"}, {"n>=-0", "n >= 0"},
+		{"n<1", "n < 1"},
+		{"n<=1", "n <= 1"},
+		{"n>-1", "n > -1"},
+		{"n>=-0", "n >= 0"},
 		{"vip | vip = true | vip=TRUE | vip != false", "vip"},
 		{"vip = false | vip<>true", "vip = false"},
 		{"not vip | not vip = true | NOT(vip)", "not vip"},
 		{"amount = 1 | amount = 1.0 | amount = 1e0 | amount=10e-1", "amount = 1.0"},
-		{"amount < 1e300", "amount < 1e+300"}, {"amount = -0.0 | amount = 0", "amount = 0.0"},
+		{"amount < 1e300", "amount < 1e+300"},
+		{"amount = -0.0 | amount = 0", "amount = 0.0"},
 		{`country = "CH" | country='CH' | country = '\u0043\u0048'`, "country = 'CH'"},
 		{`country = "it's" | country = 'it\'s'`, `country = 'it\'s'`},
 		{`country = "a\\b\n\r\t\u0001\"é"`, `country = 'a\\b\n\r\t\u0001"é'`},
 		{"country in ('b','a','b') | country in (\"a\",\"b\")", "country in ('a', 'b')"},
-		{"n not in (10, 9)", "n not in (9, 10)"}, {"not n in (9,10)", "not n in (9, 10)"},
+		{"n not in (10, 9)", "n not in (9, 10)"},
+		{"not n in (9,10)", "not n in (9, 10)"},
 		{"n is null | n IS NULL | not n is not null | not (n is not null)", "n is null"},
 		{"n is not null | not n is null | not (n is null)", "n is not null"},
 		{"n=1 and vip | vip and n=1 | (vip and (n=1)) | n=1 and vip and n=1", "n = 1 and vip"},
@@ -45,7 +50,7 @@ func TestWhereCanonical(t *testing.T) {
 		{"not n=1 and n=2 | n=2 and (not n=1)", "n = 2 and not n = 1"},
 		{"`user-id` = 'x' and `not`", "`not` and `user-id` = 'x'"},
 	} {
-		for _, text := range strings.Split(test.texts, " | ") {
+		for text := range strings.SplitSeq(test.texts, " | ") {
 			w, err := ParseWhere(text, whereFields)
 			if err != nil {
 				t.Errorf("%s: %v", text, err)

@@ -1,7 +1,6 @@
 package features
 
 import (
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -123,14 +122,4 @@ func appendText(dst []byte, s string) []byte {
 		}
 	}
 	return append(dst, '\'')
-}
-
-// describe names a literal in an error without repeating a long one.
-func describe(v windows.Value) string {
-	const most = 40
-	text := string(appendLiteral(nil, v))
-	if len(text) > most {
-		text = strconv.Itoa(len(v.Str)) + " bytes of text"
-	}
-	return text
 }

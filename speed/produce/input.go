@@ -156,8 +156,9 @@ func (r *reader) keyText(v windows.Value) []byte {
 		return r.keep(strconv.AppendInt(number[:0], v.Int(), 10))
 	case windows.Boolean:
 		return r.keep(strconv.AppendBool(number[:0], v.Bool()))
+	default:
+		return nil
 	}
-	return nil
 }
 
 // keep copies b into a large piece of memory that many events share: the client holds them until Kafka has them.

@@ -104,11 +104,11 @@ func TestWebLog(t *testing.T) {
 	partitions, clients := map[string]int32{}, 0
 	for _, r := range consume(t, brokers, 10_000) {
 		var event struct {
-			Client string
-			At     int64
-			Time   time.Time
-			Status int
-			Path   *string
+			Client string    `json:"client"`
+			At     int64     `json:"at"`
+			Time   time.Time `json:"time"`
+			Status int       `json:"status"`
+			Path   *string   `json:"path"`
 		}
 		if err := json.Unmarshal(r.Value, &event); err != nil {
 			t.Fatalf("%s: %v", r.Value, err)
@@ -290,8 +290,13 @@ func TestPace(t *testing.T) {
 			at   windows.Time
 			want time.Duration
 		}{
-			{5000, 0}, {6000, 100 * time.Millisecond}, {5500, 100 * time.Millisecond}, {6000, 100 * time.Millisecond},
-			{25_000, 2 * time.Second}, {24_000, 2 * time.Second}, {25_010, 2001 * time.Millisecond},
+			{5000, 0},
+			{6000, 100 * time.Millisecond},
+			{5500, 100 * time.Millisecond},
+			{6000, 100 * time.Millisecond},
+			{25_000, 2 * time.Second},
+			{24_000, 2 * time.Second},
+			{25_010, 2001 * time.Millisecond},
 		} {
 			p.wait(t.Context(), step.at)
 			if got := time.Since(begun); got != step.want {

@@ -142,7 +142,7 @@ func (p *publisher) publishAll(ctx, sending context.Context, batches <-chan []ev
 	}
 }
 
-func (p *publisher) publish(ctx context.Context, e *event) {
+func (p *publisher) publish(ctx context.Context, e *event) { //nolint:spancheck // a span ends when Kafka has answered
 	r, _ := p.records.Get().(*kgo.Record)
 	if r == nil {
 		r = &kgo.Record{}
@@ -153,7 +153,8 @@ func (p *publisher) publish(ctx context.Context, e *event) {
 		p.client.Produce(ctx, r, func(r *kgo.Record, err error) { p.done(r, line, err) })
 		return
 	}
-	spanCtx, span := p.tracer.Start(context.WithoutCancel(ctx), "publish "+p.topic, trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindProducer),
+	spanCtx, span := p.tracer.Start(
+		context.WithoutCancel(ctx), "publish "+p.topic, trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(attribute.String("messaging.system", "kafka"), attribute.String("messaging.destination.name", p.topic)))
 	telemetry.Inject(spanCtx, r)
 	p.client.Produce(ctx, r, func(r *kgo.Record, err error) {
