@@ -37,6 +37,8 @@ type cli struct {
 	LogFormat string `help:"Form of log lines: text or json." enum:"text,json" default:"text"`
 
 	// Define: what a feature is.
+	Check checkCmd `cmd:"" group:"define" help:"Check definitions, and say all that is wrong with them."`
+	Plan  planCmd  `cmd:"" group:"define" help:"Say what apply would change, and what it costs."`
 
 	// Run: the layers, one process each, or all of them together.
 	Engine engineCmd `cmd:"" group:"run" help:"Serve the embedded ClickHouse engine on loopback."`
