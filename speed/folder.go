@@ -61,6 +61,9 @@ func NewFolder(cfg Config) (*Folder, error) {
 // Run consumes and folds until ctx ends, then flushes what is in memory and leaves the group. It returns nil on a requested
 // stop.
 func (f *Folder) Run(ctx context.Context) error {
+	if err := checkRedis(ctx, f.cfg.Redis, f.log); err != nil {
+		return err
+	}
 	topics := make([]string, 0, len(f.plan))
 	for t := range f.plan {
 		topics = append(topics, t)

@@ -17,6 +17,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"millrace/features"
 	"millrace/features/keyspace"
@@ -450,5 +453,56 @@ func TestRefusesAnotherTopic(t *testing.T) {
 		t.Fatalf("got %v, want a refusal that names the topic", err)
 	} else {
 		w.done <- err
+	}
+}
+
+// A Redis that evicts would lose states in silence.
+func TestRefusesARedisThatEvicts(t *testing.T) {
+	b := newBench(t, 1)
+	if err := b.rdb.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err(); err != nil {
+		t.Fatal(err)
+	}
+	w := b.start()
+	if err := w.stop(); err == nil || !strings.Contains(err.Error(), "allkeys-lru") {
+		t.Fatalf("got %v, want a refusal that names the policy", err)
+	}
+}
+
+// One trace goes from a record's header to the flush that makes it visible.
+func TestTraceReachesTheFlush(t *testing.T) {
+	b := newBench(t, 1)
+	spans := tracetest.NewSpanRecorder()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	ctx, root := provider.Tracer("test").Start(t.Context(), "produce")
+	root.End()
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	record := &kgo.Record{Topic: "orders.a", Value: []byte(`{"user":"u1","at":5}`), Headers: []kgo.RecordHeader{{Key: "traceparent", Value: []byte(carrier["traceparent"])}}}
+	if err := b.client.ProduceSync(t.Context(), record).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	b.log["orders.a"][0] = append(b.log["orders.a"][0], order{json: string(record.Value)})
+	rdb := redis.NewClient(&redis.Options{Addr: b.redis, MaxRetries: -1})
+	defer func() { _ = rdb.Close() }()
+	folder, err := speed.NewFolder(speed.Config{Brokers: b.brokers, Redis: rdb, Bound: b.bound, Tracer: provider})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- folder.Run(run) }()
+	b.waitFolded()
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, s := range spans.Ended() {
+		if s.SpanContext().TraceID() == root.SpanContext().TraceID() {
+			found[s.Name()] = true
+		}
+	}
+	if !found["process orders.a"] || !found["flush"] {
+		t.Fatalf("spans of the record's trace: %v, want its processing and its flush", found)
 	}
 }

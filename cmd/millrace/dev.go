@@ -1,5 +1,3 @@
-//go:build wip
-
 package main
 
 import (
@@ -119,11 +117,11 @@ func (c *devCmd) Run(a *app) error {
 	if err := d.waitFor("the HTTP API", time.Minute, d.ready); err != nil {
 		return err
 	}
-	if err := at.write(dir); err != nil {
+	if err := d.at.write(dir); err != nil {
 		return err
 	}
 	_, _ = fmt.Fprintf(a.stdout, "millrace is up after %.1f s\n  HTTP API    http://%s\n  Kafka       %s\n  Redis       %s (%s)\n  ClickHouse  %s\n  data        %s\nCtrl-C stops it.\n",
-		time.Since(start).Seconds(), at.HTTP, at.Kafka, at.Redis, at.RedisKind, at.Clickhouse, dir)
+		time.Since(start).Seconds(), d.at.HTTP, d.at.Kafka, d.at.Redis, d.at.RedisKind, d.at.Clickhouse, dir)
 	<-a.ctx.Done()
 	return nil
 }

@@ -41,10 +41,18 @@ type cli struct {
 	Plan  planCmd  `cmd:"" group:"define" help:"Say what apply would change, and what it costs."`
 
 	// Run: the layers, one process each, or all of them together.
-	Engine engineCmd `cmd:"" group:"run" help:"Serve the embedded ClickHouse engine on loopback."`
+	Dev     devCmd     `cmd:"" group:"run" help:"Start everything on this machine: Kafka, Redis, ClickHouse, the layers."`
+	Apply   applyCmd   `cmd:"" group:"run" help:"Put definitions into force."`
+	Speed   speedCmd   `cmd:"" group:"run" help:"Fold events into features and archive them."`
+	Batch   batchCmd   `cmd:"" group:"run" help:"Recompute bases from the archive."`
+	Serve   serveCmd   `cmd:"" group:"run" help:"Answer for features over HTTP."`
+	Produce produceCmd `cmd:"" group:"run" help:"Publish a file of events into a source's topic."`
+	Engine  engineCmd  `cmd:"" group:"run" help:"Serve the embedded ClickHouse engine on loopback."`
 
 	// Operate: look inside, prove, repair.
 	Probe   probeCmd   `cmd:"" group:"operate" help:"Ask a URL whether a process is well."`
+	Get     getCmd     `cmd:"" group:"operate" help:"Ask for online features and show them."`
+	Audit   auditCmd   `cmd:"" group:"operate" help:"Compare every served value with the archive."`
 	Version versionCmd `cmd:"" group:"operate" help:"Print which build this is."`
 }
 

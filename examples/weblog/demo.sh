@@ -42,7 +42,7 @@ show() {
   say "$1"
   "$millrace" get visits:hits visits:since visits:last_path visits:prev_hits visits:prev_length "${visitors[@]}" --as-of "$as_of"
   echo
-  "$millrace" get traffic "${visitors[@]}" --as-of "$as_of"
+  "$millrace" get traffic:hits_1h traffic:errors_1h traffic:bytes_1h traffic:mean_bytes_24h "${visitors[@]}" --as-of "$as_of"
 }
 
 say "Replaying the first 6,000 requests of a real web log"

@@ -22,11 +22,15 @@ type Config struct {
 	Library string
 	// DataDir keeps the tables; empty keeps them in memory. One process may have one folder open, and one engine.
 	DataDir string
-	// Connections is how many statements run at once; default 4.
+	// Connections is how many statements run at once, an answer that is being read included; others wait. Default 32.
 	Connections int
 	// Logger may be nil.
 	Logger *slog.Logger
 }
+
+// defaultConnections is more than any of our processes has open: one statement's reader may need another statement, and a
+// pool that is too small would then stand still. An idle connection costs next to nothing.
+const defaultConnections = 32
 
 // ErrUnavailable is returned by a build without the engine.
 var ErrUnavailable = errors.New("this build has no embedded ClickHouse engine: use the ordinary build, or a ClickHouse server with --clickhouse")

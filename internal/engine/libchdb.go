@@ -5,6 +5,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"unsafe"
@@ -16,11 +17,11 @@ import (
 type library struct {
 	connect    func(argc int32, argv **byte) *unsafe.Pointer
 	closeConn  func(conn *unsafe.Pointer)
-	query      func(conn unsafe.Pointer, q *byte, qn uintptr, format *byte, fn uintptr) unsafe.Pointer
-	stream     func(conn unsafe.Pointer, q *byte, qn uintptr, format *byte, fn uintptr) unsafe.Pointer
+	query      statementFunc
+	stream     statementFunc
 	fetch      func(conn, result unsafe.Pointer) unsafe.Pointer
 	cancel     func(conn, result unsafe.Pointer)
-	insert     func(conn unsafe.Pointer, q *byte, qn uintptr, format *byte, fn uintptr) unsafe.Pointer
+	insert     statementFunc
 	insertErr  func(stream unsafe.Pointer) string
 	appendData func(stream unsafe.Pointer, data *byte, n uintptr) int32
 	finish     func(stream unsafe.Pointer) unsafe.Pointer
@@ -33,6 +34,10 @@ type library struct {
 	signals    func(on int32)
 }
 
+// statementFunc takes a statement, a format and n parameters.
+type statementFunc = func(conn unsafe.Pointer, q *byte, qn uintptr, format *byte, fn uintptr,
+	names **byte, nameLens *uintptr, values **byte, valueLens *uintptr, n uintptr) unsafe.Pointer
+
 func load(path string) (*library, error) {
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
 	if err != nil {
@@ -40,9 +45,9 @@ func load(path string) (*library, error) {
 	}
 	l := &library{}
 	for name, to := range map[string]any{
-		"chdb_connect": &l.connect, "chdb_close_conn": &l.closeConn, "chdb_query_n": &l.query,
-		"chdb_stream_query_n": &l.stream, "chdb_stream_fetch_result": &l.fetch, "chdb_stream_cancel_query": &l.cancel,
-		"chdb_stream_insert_n": &l.insert, "chdb_stream_insert_error": &l.insertErr, "chdb_stream_append": &l.appendData,
+		"chdb_connect": &l.connect, "chdb_close_conn": &l.closeConn, "chdb_query_with_params_n": &l.query,
+		"chdb_stream_query_with_params_n": &l.stream, "chdb_stream_fetch_result": &l.fetch, "chdb_stream_cancel_query": &l.cancel,
+		"chdb_stream_insert_with_params_n": &l.insert, "chdb_stream_insert_error": &l.insertErr, "chdb_stream_append": &l.appendData,
 		"chdb_stream_done": &l.finish, "chdb_stream_cancel_insert": &l.abandon, "chdb_destroy_insert_stream": &l.destroy,
 		"chdb_result_buffer": &l.buffer, "chdb_result_length": &l.length, "chdb_result_error": &l.err,
 		"chdb_destroy_query_result": &l.free, "chdb_set_signal_handlers_enabled": &l.signals,
@@ -61,8 +66,10 @@ func load(path string) (*library, error) {
 type conn struct {
 	lib      *library
 	ptr      *unsafe.Pointer
+	mark     string // by which its statements are found
 	database string
 	settings map[string]string // that differ from the defaults
+	spoiled  bool              // its session is not what these fields say
 }
 
 func (l *library) open(dataDir string) (*conn, error) {
@@ -77,11 +84,12 @@ func (l *library) open(dataDir string) (*conn, error) {
 		pin.Pin(&args[i][0])
 		argv[i] = &args[i][0]
 	}
-	ptr := l.connect(int32(len(argv)), &argv[0])
+	pin.Pin(&argv[0])
+	ptr := l.connect(int32(len(argv)), &argv[0]) //nolint:gosec // one or two
 	if ptr == nil || *ptr == nil {
 		return nil, fmt.Errorf("open ClickHouse data in %q: refused; is another process using the folder?", dataDir)
 	}
-	return &conn{lib: l, ptr: ptr, settings: map[string]string{}}, nil
+	return &conn{lib: l, ptr: ptr, database: "default"}, nil
 }
 
 func (c *conn) close() { c.lib.closeConn(c.ptr) }
@@ -93,87 +101,131 @@ func bytesOf(s string) (*byte, uintptr) {
 	return unsafe.StringData(s), uintptr(len(s))
 }
 
-// take copies a result's bytes and frees it.
-func (l *library) take(result unsafe.Pointer) ([]byte, error) {
+// params are named parameters in the form that the library takes: names, their lengths, values, their lengths.
+type params struct {
+	names, values   []*byte
+	nameLen, valLen []uintptr
+	pin             runtime.Pinner
+}
+
+func pinned(named [][2]string) *params {
+	p := &params{}
+	for _, nv := range named {
+		name, n := bytesOf(nv[0])
+		value, v := bytesOf(nv[1])
+		p.pin.Pin(name)
+		p.pin.Pin(value)
+		p.names, p.nameLen = append(p.names, name), append(p.nameLen, n)
+		p.values, p.valLen = append(p.values, value), append(p.valLen, v)
+	}
+	if len(named) > 0 {
+		p.pin.Pin(&p.names[0])
+		p.pin.Pin(&p.values[0])
+	}
+	return p
+}
+
+// call runs one of the three functions that take a statement, a format and parameters.
+func (c *conn) call(f statementFunc, statement, format string, named [][2]string) unsafe.Pointer {
+	p := pinned(named)
+	defer p.pin.Unpin()
+	q, qn := bytesOf(statement)
+	fm, fn := bytesOf(format)
+	return f(*c.ptr, q, qn, fm, fn, unsafe.SliceData(p.names), unsafe.SliceData(p.nameLen), unsafe.SliceData(p.values), unsafe.SliceData(p.valLen), uintptr(len(named)))
+}
+
+// hand gives a result's bytes to write and frees it. It returns how many there were.
+func (l *library) hand(result unsafe.Pointer, write func([]byte) error) (int, error) {
 	if result == nil {
-		return nil, errors.New("no result")
+		return 0, errNoResult
 	}
 	defer l.free(result)
 	if text := l.err(result); text != "" {
-		return nil, errors.New(text)
+		return 0, errors.New(text)
 	}
 	n := l.length(result)
 	if n == 0 {
-		return nil, nil
+		return 0, nil
 	}
-	return append([]byte(nil), unsafe.Slice((*byte)(l.buffer(result)), n)...), nil
+	return int(n), write(unsafe.Slice((*byte)(l.buffer(result)), n)) //nolint:gosec // a length
 }
+
+var errNoResult = errors.New("the engine gave no result")
 
 // exec runs a statement without rows.
 func (c *conn) exec(statement string) error {
-	q, qn := bytesOf(statement)
-	f, fn := bytesOf("Native")
-	_, err := c.lib.take(c.lib.query(*c.ptr, q, qn, f, fn))
+	_, err := c.lib.hand(c.call(c.lib.query, statement, "Native", nil), func([]byte) error { return nil })
+	return err
+}
+
+// readWhole runs a statement and hands its output on in one piece.
+func (c *conn) readWhole(statement, format string, named [][2]string, write func([]byte) error) error {
+	_, err := c.lib.hand(c.call(c.lib.query, statement, format, named), write)
 	return err
 }
 
 // notStreamed is how the library refuses to stream what is not a SELECT, before it runs it.
 const notStreamed = "Streaming query is not supported"
 
-// read runs a statement and hands its output on chunk by chunk; write may stop it by an error.
-func (c *conn) read(statement, format string, write func([]byte) error) error {
-	q, qn := bytesOf(statement)
-	f, fn := bytesOf(format)
-	stream := c.lib.stream(*c.ptr, q, qn, f, fn)
+// read runs a statement and hands its output on chunk by chunk; write may stop it by an error, and may not keep the bytes.
+func (c *conn) read(statement, format string, named [][2]string, write func([]byte) error) error {
+	stream := c.call(c.lib.stream, statement, format, named)
 	if stream == nil {
-		return errors.New("no result")
+		return errNoResult
 	}
 	defer c.lib.free(stream)
 	if text := c.lib.err(stream); strings.Contains(text, notStreamed) {
-		whole, err := c.lib.take(c.lib.query(*c.ptr, q, qn, f, fn))
-		if err != nil || len(whole) == 0 {
-			return err
-		}
-		return write(whole)
+		return c.readWhole(statement, format, named, write)
 	} else if text != "" {
 		return errors.New(text)
 	}
 	for {
-		chunk, err := c.lib.take(c.lib.fetch(*c.ptr, stream))
-		if err != nil || len(chunk) == 0 {
-			return err
-		}
-		if err := write(chunk); err != nil {
+		var refused error
+		n, err := c.lib.hand(c.lib.fetch(*c.ptr, stream), func(chunk []byte) error {
+			refused = write(chunk)
+			return nil
+		})
+		if refused != nil {
 			c.lib.cancel(*c.ptr, stream)
+			return refused
+		}
+		if err != nil || n == 0 {
 			return err
 		}
 	}
 }
 
-// write runs an INSERT whose data next returns chunk by chunk, an empty one at the end. An error of next abandons the insert.
-func (c *conn) write(statement, format string, next func() ([]byte, error)) error {
-	q, qn := bytesOf(statement)
-	f, fn := bytesOf(format)
-	stream := c.lib.insert(*c.ptr, q, qn, f, fn)
+// chunkSize is how much of an INSERT's data is handed over at once.
+const chunkSize = 1 << 20
+
+// write runs an INSERT of data. Data that breaks off abandons the insert: nothing may be acknowledged that was not sent.
+func (c *conn) write(statement, format string, named [][2]string, data io.Reader) error {
+	stream := c.call(c.lib.insert, statement, format, named)
 	defer c.lib.destroy(stream)
 	if text := c.lib.insertErr(stream); text != "" {
 		return errors.New(text)
 	}
-	for {
-		chunk, err := next()
-		if err != nil {
-			c.lib.abandon(stream)
-			return err
-		}
-		if len(chunk) == 0 {
-			break
-		}
-		if c.lib.appendData(stream, &chunk[0], uintptr(len(chunk))) != 0 {
+	total := 0
+	for buf := make([]byte, chunkSize); ; {
+		n, err := data.Read(buf)
+		total += n
+		if n > 0 && c.lib.appendData(stream, &buf[0], uintptr(n)) != 0 {
 			text := c.lib.insertErr(stream)
 			c.lib.abandon(stream)
 			return errors.New(text)
 		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			c.lib.abandon(stream)
+			return fmt.Errorf("read the data of an insert: %w", err)
+		}
 	}
-	_, err := c.lib.take(c.lib.finish(stream))
+	if total == 0 {
+		c.lib.abandon(stream)
+		return exception(108, "NO_DATA_TO_INSERT", "No data to insert")
+	}
+	_, err := c.lib.hand(c.lib.finish(stream), func([]byte) error { return nil })
 	return err
 }

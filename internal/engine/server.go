@@ -4,229 +4,301 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
+	"compress/gzip"
+	"compress/zlib"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
-	"sync"
 
+	"github.com/ClickHouse/ch-go/compress"
 	chproto "github.com/ClickHouse/ch-go/proto"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/proto"
 )
 
-// Engine is an open engine.
-type Engine struct {
-	lib  *library
-	pool chan *conn
-	all  []*conn
-	log  *slog.Logger
-	stop sync.Once
+// maxStatement bounds the text of a statement, which is held in memory; the data of an INSERT has no bound.
+const maxStatement = 16 << 20
+
+// greeting is what the client asks first. By the revision in the answer it reads all later ones: 0 is how the library writes
+// them, so that they pass through as they are. The answer itself it reads at clientRevision.
+const (
+	greeting       = "SELECT displayName(), version(), revision(), timezone()"
+	answerGreeting = "SELECT displayName(), version(), toUInt32(0) AS `revision()`, timezone()"
+	clientRevision = 54460
+)
+
+// Handler answers ClickHouse's HTTP interface as far as its Go client and curl use it: statements in the URL, the body or
+// both, INSERT with data in any format, parameters, settings, databases, compression. Every request is a session of its own;
+// session_id, roles, passwords and external tables are not there.
+func (e *Engine) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &answer{w: w, tag: strings.ToLower(rand.Text()[:16])}
+		if err := e.serve(out, r); err != nil {
+			e.log.Debug("statement failed", "error", err.Error())
+			out.fail(err)
+		}
+	})
 }
 
-// Open loads the library and opens the data.
-func Open(cfg Config) (*Engine, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
+func (e *Engine) serve(out *answer, r *http.Request) error {
+	q, err := parseRequest(r)
+	if err != nil {
+		return err
 	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 4
+	if r.URL.Path == "/ping" || q.statement.empty() {
+		_, err := io.WriteString(out.w, "Ok.\n")
+		return err
 	}
-	lib, err := load(cfg.Library)
+	c, err := e.acquire(r.Context(), q.database)
+	if err != nil {
+		return err
+	}
+	defer e.release(c)
+	if q.statement.changesSession() {
+		c.spoiled = true
+	}
+	if err := c.prepare(q.database, q.settings); err != nil {
+		return err
+	}
+	if insert, format, data, ok := q.statement.insertOfData(); ok {
+		// Where the body breaks off, the insert is abandoned; where it is complete, the insert ends, whoever still waits for it.
+		return c.write(string(insert), format, q.params, io.MultiReader(strings.NewReader(data), q.body))
+	}
+	if q.tooLong {
+		return exception(62, "SYNTAX_ERROR", "A statement may have %d bytes", maxStatement)
+	}
+	format := q.statement.format()
+	if format == "" {
+		format = q.format
+	}
+	if err := out.begin(format, q); err != nil {
+		return err
+	}
+	if q.statement == greeting {
+		return c.greet(out, q)
+	}
+	read := c.readWhole
+	if streamed(format) {
+		read = c.read
+	}
+	err = e.interruptible(r.Context(), c, func() error { return read(string(q.statement), q.format, q.params, out.Write) })
+	if err != nil {
+		return err
+	}
+	return out.end()
+}
+
+// request is what a client asks for.
+type request struct {
+	statement  statement
+	tooLong    bool      // the statement goes on in body
+	body       io.Reader // what follows statement
+	database   string
+	format     string
+	params     [][2]string
+	settings   map[string]string
+	revision   bool // the client reads blocks at a revision of its own
+	compressed string
+	whole      bool
+}
+
+func parseRequest(r *http.Request) (*request, error) {
+	values := r.URL.Query()
+	q := &request{
+		database: cmp.Or(values.Get("database"), r.Header.Get("X-ClickHouse-Database"), "default"),
+		format:   cmp.Or(values.Get("default_format"), r.Header.Get("X-ClickHouse-Format"), "TabSeparated"),
+		settings: map[string]string{},
+		revision: values.Has("client_protocol_version"),
+		whole:    values.Get("wait_end_of_query") == "1",
+	}
+	if values.Get("session_id") != "" {
+		return nil, exception(48, "NOT_IMPLEMENTED", "The embedded engine has no sessions")
+	}
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data") {
+		return nil, exception(48, "NOT_IMPLEMENTED", "The embedded engine takes no external tables")
+	}
+	for name := range values {
+		if param, ok := strings.CutPrefix(name, "param_"); ok {
+			q.params = append(q.params, [2]string{param, values.Get(name)})
+		} else if !transport[name] {
+			q.settings[name] = values.Get(name)
+		}
+	}
+	if values.Get("compress") == "1" {
+		q.compressed = cmp.Or(strings.ToUpper(values.Get("network_compression_method")), "LZ4")
+	}
+	body, err := decoded(r, values)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{lib: lib, pool: make(chan *conn, cfg.Connections), log: cfg.Logger}
-	for range cfg.Connections {
-		c, err := lib.open(cfg.DataDir)
-		if err != nil {
-			return nil, errors.Join(err, e.Close())
-		}
-		e.all = append(e.all, c)
-		e.pool <- c
+	q.body = body
+	text := values.Get("query")
+	if _, _, _, ok := statement(text).insertOfData(); ok {
+		q.statement = statement(text)
+		return q, nil
 	}
-	return e, nil
+	// The statement is what the URL and the body say together; of an INSERT with data, its beginning is here.
+	head, err := io.ReadAll(io.LimitReader(body, maxStatement+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the statement: %w", err)
+	}
+	q.tooLong = len(head) > maxStatement
+	if text != "" && len(head) > 0 {
+		text += "\n"
+	}
+	q.statement = statement(text + string(head))
+	return q, nil
 }
 
-// Close waits for statements that run and closes the data.
-func (e *Engine) Close() error {
-	e.stop.Do(func() {
-		for range e.all {
-			(<-e.pool).close()
-		}
-	})
-	return nil
-}
-
-// maxStatement bounds the text of a statement.
-const maxStatement = 16 << 20
-
-// Handler answers the HTTP interface of ClickHouse as far as its Go client uses it: the statement in the body or, before the
-// data of an INSERT, in the URL; settings and parameters in the URL.
-func (e *Engine) Handler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := e.answer(w, r); err != nil {
-			e.log.Debug("statement refused", "error", err.Error())
-			fail(w, err)
-		}
-	})
-}
-
-// greeting is what the client asks first. It decides by the revision in the answer how to read all later ones: 0 is how the
-// library writes them, so that they pass through as they are.
-const greeting = "SELECT displayName(), version(), revision(), timezone()"
-
-func (e *Engine) answer(w http.ResponseWriter, r *http.Request) error {
-	values := r.URL.Query()
-	statement := values.Get("query")
-	inURL := statement != ""
-	if !inURL {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxStatement))
-		if err != nil {
-			return fmt.Errorf("statement: %w", err)
-		}
-		statement = string(body)
-	}
-	if r.URL.Path == "/ping" || strings.TrimSpace(statement) == "" {
-		_, err := io.WriteString(w, "Ok.\n")
-		return err
-	}
-	var c *conn
-	select {
-	case c = <-e.pool:
-	case <-r.Context().Done():
-		return r.Context().Err()
-	}
-	defer func() { e.pool <- c }()
-	if err := c.prepare(values); err != nil {
-		return err
-	}
-	if strings.TrimSpace(statement) == greeting {
-		return c.greet(w)
-	}
-	if insert, format, ok := insertWithData(statement); ok && inURL {
-		buf := make([]byte, 1<<20)
-		err := c.write(insert, format, func() ([]byte, error) {
-			n, err := io.ReadFull(r.Body, buf)
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				err = nil
-			}
-			return buf[:n], err
-		})
-		return err
-	}
-	format := values.Get("default_format")
-	if format == "" {
-		format = "TabSeparated"
-	}
-	return c.read(statement, format, func(chunk []byte) error {
-		_, err := w.Write(chunk)
-		if err == nil {
-			err = r.Context().Err()
-		}
-		return err
-	})
-}
-
-var insertFormat = regexp.MustCompile(`(?is)^\s*(INSERT\s+INTO\s.*?)\s+FORMAT\s+(\w+)\s*;?\s*$`)
-
-// insertWithData splits an INSERT whose data follows from its format, which the library takes apart from it.
-func insertWithData(statement string) (insert, format string, ok bool) {
-	m := insertFormat.FindStringSubmatch(statement)
-	if m == nil {
-		return "", "", false
-	}
-	return m[1], m[2], true
-}
-
-// transport are the URL's values that are about the conversation and not settings of the statement.
-var transport = []string{
-	"query", "database", "default_format", "client_protocol_version", "query_id", "session_id", "session_timeout", "session_check",
-	"user", "password", "compress", "decompress", "quota_key", "wait_end_of_query", "buffer_size", "role",
+// transport are the URL's values that are no settings of the statement. log_comment is how a statement is found to be stopped.
+var transport = map[string]bool{ //nolint:gochecknoglobals // a constant
+	"query": true, "database": true, "default_format": true, "client_protocol_version": true, "query_id": true, "user": true, "password": true,
+	"compress": true, "decompress": true, "enable_http_compression": true, "network_compression_method": true, "network_zstd_compression_level": true,
+	"quota_key": true, "wait_end_of_query": true, "buffer_size": true, "session_timeout": true, "session_check": true, "role": true,
+	"http_method": true, "log_comment": true,
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// prepare gives a connection the database, settings and parameters of a request, and takes back those of the one before.
-func (c *conn) prepare(values url.Values) error {
-	if database := values.Get("database"); database != c.database {
-		name := database
-		if name == "" {
-			name = "default"
+func decoded(r *http.Request, values url.Values) (io.Reader, error) {
+	var body io.Reader = r.Body
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip", "deflate":
+		open := func(from io.Reader) (io.ReadCloser, error) { return gzip.NewReader(from) }
+		if encoding == "deflate" {
+			open = zlib.NewReader
 		}
-		if err := c.exec("USE `" + strings.NewReplacer("\\", "\\\\", "`", "\\`").Replace(name) + "`"); err != nil {
-			return err
+		unpacked, err := open(r.Body)
+		if err != nil {
+			return nil, fmt.Errorf("body: %w", err)
 		}
-		c.database = database
+		body = unpacked
+	default:
+		return nil, exception(48, "NOT_IMPLEMENTED", "The embedded engine does not read Content-Encoding %s", encoding)
 	}
-	want := map[string]string{}
-	for name := range values {
-		if !slices.Contains(transport, name) {
-			want[name] = values.Get(name)
-		}
+	if values.Get("decompress") == "1" {
+		body = compress.NewReader(body)
 	}
-	for name := range c.settings {
-		if _, keep := want[name]; keep {
-			continue
-		}
-		if !strings.HasPrefix(name, "param_") { // a parameter that no statement names does no harm
-			if err := c.exec("SET " + name + " = DEFAULT"); err != nil {
-				return err
-			}
-		}
-		delete(c.settings, name)
+	return body, nil
+}
+
+// answer is what a client gets. Once rows have left, an error can only follow them in the frame that clients look for.
+type answer struct {
+	w        http.ResponseWriter
+	tag      string
+	begun    bool
+	held     *bytes.Buffer // rows wait for the end of the statement
+	compress *compress.Writer
+}
+
+func (a *answer) begin(format string, q *request) error {
+	header := a.w.Header()
+	header.Set("X-ClickHouse-Format", format)
+	header.Set("X-ClickHouse-Exception-Tag", a.tag)
+	header.Set("Content-Type", "text/plain; charset=UTF-8")
+	if strings.EqualFold(format, "Native") {
+		header.Set("Content-Type", "application/octet-stream")
 	}
-	for name, value := range want {
-		if have, same := c.settings[name]; same && have == value {
-			continue
-		}
-		if !identifier.MatchString(name) {
-			return fmt.Errorf("Code: 115. DB::Exception: setting %q is not a name. (UNKNOWN_SETTING)", name) //nolint:revive,staticcheck // as the engine writes errors
-		}
-		if err := c.exec("SET " + name + " = '" + strings.NewReplacer("\\", "\\\\", "'", "\\'").Replace(value) + "'"); err != nil {
-			return err
-		}
-		c.settings[name] = value
+	if q.whole {
+		a.held = &bytes.Buffer{}
+	}
+	switch q.compressed {
+	case "":
+	case "LZ4":
+		a.compress = compress.NewWriter(compress.LevelZero, compress.LZ4)
+	case "ZSTD":
+		a.compress = compress.NewWriter(compress.LevelZero, compress.ZSTD)
+	default:
+		return exception(48, "NOT_IMPLEMENTED", "The embedded engine does not compress by %s", q.compressed)
 	}
 	return nil
 }
 
+// maxFrame bounds a compressed frame.
+const maxFrame = 1 << 20
+
+// Write sends rows; the bytes belong to the caller again after it.
+func (a *answer) Write(chunk []byte) error {
+	for a.compress != nil && len(chunk) > 0 {
+		n := min(len(chunk), maxFrame)
+		if err := a.compress.Compress(chunk[:n]); err != nil {
+			return fmt.Errorf("compress: %w", err)
+		}
+		if err := a.send(a.compress.Data); err != nil {
+			return err
+		}
+		chunk = chunk[n:]
+	}
+	return a.send(chunk)
+}
+
+func (a *answer) send(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if a.held != nil {
+		a.held.Write(b)
+		return nil
+	}
+	a.begun = true
+	_, err := a.w.Write(b)
+	return err
+}
+
+func (a *answer) end() error {
+	if a.held == nil {
+		return nil
+	}
+	a.begun = true
+	_, err := a.w.Write(a.held.Bytes())
+	return err
+}
+
+// fail answers an error as the server does. Behind rows it is framed, and the connection is cut, so that also a client that
+// knows no frame does not take the rows for all.
+func (a *answer) fail(err error) {
+	text := err.Error()
+	if a.begun {
+		text = "\r\n__exception__\r\n" + a.tag + "\r\n" + text + "\n"
+		_, _ = fmt.Fprintf(a.w, "%s%d %s\r\n__exception__\r\n", text, len(err.Error())+1, a.tag)
+		_ = http.NewResponseController(a.w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	if m := exceptionCode.FindStringSubmatch(text); m != nil {
+		a.w.Header().Set("X-ClickHouse-Exception-Code", m[1])
+	}
+	a.w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
+	a.w.WriteHeader(http.StatusInternalServerError)
+	_, _ = io.WriteString(a.w, text)
+}
+
+var exceptionCode = regexp.MustCompile(`^Code: (\d+)\.`)
+
 // greet answers the greeting in the form that the client expects of it.
-func (c *conn) greet(w io.Writer) error {
-	var out bytes.Buffer
-	if err := c.read("SELECT displayName(), version(), toUInt32(0), timezone()", "Native", func(chunk []byte) error {
-		out.Write(chunk)
+func (c *conn) greet(out *answer, q *request) error {
+	var rows bytes.Buffer
+	if err := c.read(answerGreeting, q.format, nil, func(chunk []byte) error {
+		rows.Write(chunk)
 		return nil
 	}); err != nil {
 		return err
 	}
+	if !q.revision {
+		return errors.Join(out.Write(rows.Bytes()), out.end())
+	}
 	var block proto.Block
-	if err := block.Decode(chproto.NewReader(&out), 0); err != nil {
+	if err := block.Decode(chproto.NewReader(&rows), 0); err != nil {
 		return fmt.Errorf("greeting: %w", err)
 	}
 	var buf chproto.Buffer
 	if err := block.Encode(&buf, clientRevision); err != nil {
 		return fmt.Errorf("greeting: %w", err)
 	}
-	_, err := w.Write(buf.Buf)
-	return err
-}
-
-// clientRevision is the revision in which clickhouse-go reads the answer to its greeting.
-const clientRevision = 54460
-
-var exceptionCode = regexp.MustCompile(`^Code: (\d+)\.`)
-
-// fail answers an error as the server does. Where rows were sent already, cutting the answer off is all that is left.
-func fail(w http.ResponseWriter, err error) {
-	if m := exceptionCode.FindStringSubmatch(err.Error()); m != nil {
-		w.Header().Set("X-ClickHouse-Exception-Code", m[1])
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
-	w.WriteHeader(http.StatusInternalServerError)
-	_, _ = io.WriteString(w, err.Error())
+	return errors.Join(out.Write(buf.Buf), out.end())
 }

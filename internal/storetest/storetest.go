@@ -4,6 +4,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,7 +12,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +23,7 @@ import (
 	"millrace/internal/engine"
 )
 
-// Redis starts a server of the test's own, in memory, and returns its address.
+// Redis starts a server of the test's own, in memory, and returns its address, host:port.
 func Redis(t testing.TB) (addr string) {
 	t.Helper()
 	return RedisProcess(t, "--appendonly", "no").Addr
@@ -103,7 +103,14 @@ func (s *Server) Kill() {
 	}
 }
 
-// Kafka starts a broker with topics and returns its address.
+// Restart kills the server and starts it again on what it has stored.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Kill()
+	s.Start()
+}
+
+// Kafka starts a broker with topics in this process and returns its address, host:port.
 func Kafka(t testing.TB, partitions int32, topics ...string) ([]string, *kfake.Cluster) {
 	t.Helper()
 	opts := []kfake.Opt{kfake.NumBrokers(1)}
@@ -118,23 +125,39 @@ func Kafka(t testing.TB, partitions int32, topics ...string) ([]string, *kfake.C
 	return cluster.ListenAddrs(), cluster
 }
 
-// clickHouse is the engine of this test process: the library can be loaded once.
+// clickHouse is the engine of this test process, open while a test uses it: a process may have one.
 var clickHouse struct {
-	once sync.Once
-	addr string
-	err  error
-	next atomic.Int64
+	mu    sync.Mutex
+	users int
+	addr  string
+	close func() error
+	next  int
 }
 
 // ClickHouse returns the address of a ClickHouse, http://host:port, and the name of a database of the test's own. The engine
-// runs in the test's process, unless MILLRACE_TEST_CLICKHOUSE gives the address of a server.
+// runs in the test's process, unless MILLRACE_TEST_CLICKHOUSE gives the address of a server, host:port.
 func ClickHouse(t testing.TB) (url, database string) {
 	t.Helper()
-	clickHouse.once.Do(startEngine)
-	if clickHouse.err != nil {
-		t.Fatal(clickHouse.err)
+	clickHouse.mu.Lock()
+	defer clickHouse.mu.Unlock()
+	if clickHouse.users == 0 {
+		if err := openClickHouse(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	database = fmt.Sprintf("test_%d_%d", os.Getpid(), clickHouse.next.Add(1))
+	clickHouse.users++
+	t.Cleanup(func() {
+		clickHouse.mu.Lock()
+		defer clickHouse.mu.Unlock()
+		if clickHouse.users--; clickHouse.users > 0 {
+			return
+		}
+		if err := clickHouse.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	clickHouse.next++
+	database = fmt.Sprintf("test_%d_%d", os.Getpid(), clickHouse.next)
 	server := connect(t, clickHouse.addr, "")
 	if err := server.Exec(t.Context(), "CREATE DATABASE "+database+" ENGINE = Atomic"); err != nil {
 		t.Fatal(err)
@@ -146,6 +169,30 @@ func ClickHouse(t testing.TB) (url, database string) {
 		_ = server.Close()
 	})
 	return "http://" + clickHouse.addr, database
+}
+
+func openClickHouse() error {
+	if addr := os.Getenv("MILLRACE_TEST_CLICKHOUSE"); addr != "" {
+		clickHouse.addr, clickHouse.close = addr, func() error { return nil }
+		return nil
+	}
+	library, err := engine.Locate(context.Background(), os.Getenv("MILLRACE_CACHE_DIR"), os.Stderr)
+	if err != nil {
+		return fmt.Errorf("this test needs the ClickHouse engine: run `make deps`: %w", err)
+	}
+	e, err := engine.Open(engine.Config{Library: library})
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a local bind does not block
+	if err != nil {
+		return errors.Join(err, e.Close())
+	}
+	server := &http.Server{Handler: e.Handler(), ReadHeaderTimeout: time.Minute}
+	go func() { _ = server.Serve(l) }()
+	clickHouse.addr = l.Addr().String()
+	clickHouse.close = func() error { return errors.Join(server.Close(), e.Close()) }
+	return nil
 }
 
 // ClickHouseConn returns a connection to a database of the test's own.
@@ -166,31 +213,6 @@ func connect(t testing.TB, addr, database string) driver.Conn {
 		t.Fatal(err)
 	}
 	return conn
-}
-
-// startEngine serves the engine until the process ends: closing it earlier would end the tests that run beside.
-func startEngine() {
-	if addr := os.Getenv("MILLRACE_TEST_CLICKHOUSE"); addr != "" {
-		clickHouse.addr = addr
-		return
-	}
-	library, err := engine.Locate(context.Background(), os.Getenv("MILLRACE_CACHE_DIR"), os.Stderr)
-	if err != nil {
-		clickHouse.err = fmt.Errorf("this test needs the ClickHouse engine: run `make deps`: %w", err)
-		return
-	}
-	e, err := engine.Open(engine.Config{Library: library, Connections: 8})
-	if err != nil {
-		clickHouse.err = err
-		return
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a local bind does not block
-	if err != nil {
-		clickHouse.err = err
-		return
-	}
-	clickHouse.addr = l.Addr().String()
-	go func() { _ = (&http.Server{Handler: e.Handler(), ReadHeaderTimeout: time.Minute}).Serve(l) }()
 }
 
 func freeAddr(t testing.TB) string {

@@ -2,10 +2,10 @@ package archive
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
@@ -33,12 +33,24 @@ func (v *values[T]) add(x T)                          { v.list = append(v.list, 
 func (v *values[T]) send(to driver.BatchColumn) error { return to.Append(v.list) }
 func (v *values[T]) reset()                           { clear(v.list); v.list = v.list[:0] }
 
-// send writes the rows in one insert. token makes a repetition of the same insert one that changes nothing.
+// times are moments, sent as milliseconds since 1970.
+type times struct{ values[int64] }
+
+func (t *times) add(at time.Time) { t.values.add(at.UnixMilli()) }
+
+// send writes the rows in one insert. A repetition with the same token changes nothing.
 func (r *rows) send(ctx context.Context, conn driver.Conn, token string) error {
-	sum := sha256.Sum256([]byte(r.table.Name + " " + token))
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{
-		"async_insert": 0, "insert_deduplication_token": hex.EncodeToString(sum[:]),
-	}))
+	types := make([]clickhouse.ColumnNameAndType, len(r.table.Columns))
+	for i, c := range r.table.Columns {
+		types[i] = clickhouse.ColumnNameAndType{Name: c.Name, Type: c.Type}
+	}
+	ctx = clickhouse.Context(ctx,
+		clickhouse.WithColumnNamesAndTypes(types), // else each insert over HTTP asks for them first
+		clickhouse.WithSettings(clickhouse.Settings{
+			"async_insert":               0, // acknowledged once the rows are a part of the table
+			"insert_deduplicate":         1,
+			"insert_deduplication_token": token,
+		}))
 	batch, err := conn.PrepareBatch(ctx, r.table.Insert())
 	if err != nil {
 		return fmt.Errorf("insert into %s: %w", r.table.Name, err)
@@ -83,7 +95,8 @@ type fieldColumn interface {
 
 type nullable[T any] struct {
 	values[*T]
-	of func(windows.Value) T
+	slab slab[T]
+	of   func(windows.Value) T
 }
 
 func (n *nullable[T]) addValue(v windows.Value) {
@@ -91,15 +104,14 @@ func (n *nullable[T]) addValue(v windows.Value) {
 		n.add(nil)
 		return
 	}
-	x := n.of(v)
-	n.add(&x)
+	n.add(n.slab.add(n.of(v)))
 }
 
 func newFieldColumn(t windows.Type) fieldColumn {
 	switch t {
 	case windows.String:
-		// The text aliases the record, which is recycled.
-		return &nullable[string]{of: func(v windows.Value) string { return string([]byte(v.Str)) }}
+		var kept arena // the text aliases the record, which is recycled
+		return &nullable[string]{of: func(v windows.Value) string { return kept.text(v.Str) }}
 	case windows.Float64:
 		return &nullable[float64]{of: windows.Value.Float}
 	case windows.Bool:
@@ -109,13 +121,48 @@ func newFieldColumn(t windows.Type) fieldColumn {
 	}
 }
 
-// text copies bytes into a text that outlives the record; nil stays null.
-func text(b []byte) *string {
-	if b == nil {
-		return nil
-	}
-	s := string(b)
-	return &s
+// texts is a column of bytes that may be null.
+type texts struct {
+	nullable[string]
+	kept arena
 }
 
-type times = values[time.Time]
+func (t *texts) addBytes(b []byte) {
+	if b == nil {
+		t.add(nil)
+		return
+	}
+	t.add(t.slab.add(t.kept.bytes(b)))
+}
+
+// slab hands out places for values, many at a time: a value each would be most of the archiver's allocations.
+type slab[T any] struct{ free []T }
+
+func (s *slab[T]) add(x T) *T {
+	if len(s.free) == 0 {
+		s.free = make([]T, 1024)
+	}
+	p := &s.free[0]
+	s.free = s.free[1:]
+	*p = x
+	return p
+}
+
+// arena copies texts that outlive what they were read from.
+type arena struct{ free []byte }
+
+func (a *arena) bytes(b []byte) string { return a.text(unsafe.String(unsafe.SliceData(b), len(b))) }
+
+func (a *arena) text(s string) string {
+	const block = 64 << 10
+	if len(s) > block/4 {
+		return strings.Clone(s)
+	}
+	if len(a.free) < len(s) {
+		a.free = make([]byte, block)
+	}
+	n := copy(a.free, s)
+	kept := unsafe.String(unsafe.SliceData(a.free), n)
+	a.free = a.free[n:]
+	return kept
+}

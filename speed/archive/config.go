@@ -27,13 +27,17 @@ type Config struct {
 	Logger *slog.Logger
 	Meter  metric.MeterProvider
 	Tracer trace.TracerProvider
-	// ChunkRows is how many records are written together at most; default 50,000.
+	// ChunkRows is how many records are written together at most; default 50,000. It is also how many raw records are decoded
+	// together for a new clean table.
 	ChunkRows int
-	// ChunkBytes is how many bytes of values are held at most; default 64 MiB.
+	// ChunkBytes is how many bytes of records make a chunk full; one fetch more may be in hand. Default 32 MiB.
 	ChunkBytes int
 	// ChunkWait is how long a record waits for others at most; default 250 ms.
 	ChunkWait time.Duration
-	// ClientOptions are added to the Kafka client's, for tests that bring their own network.
+	// StopWithin bounds the last write of records in hand, at a stop or when partitions go to another member; it must be less
+	// than the rebalance timeout of 10 s. Default 5 s. What is not written by then is read again by the next owner.
+	StopWithin time.Duration
+	// ClientOptions are added to the Kafka clients', for tests that bring their own network.
 	ClientOptions []kgo.Opt
 }
 
@@ -54,10 +58,13 @@ func (c Config) withDefaults() (Config, error) {
 		c.ChunkRows = 50_000
 	}
 	if c.ChunkBytes == 0 {
-		c.ChunkBytes = 64 << 20
+		c.ChunkBytes = 32 << 20
 	}
 	if c.ChunkWait == 0 {
 		c.ChunkWait = 250 * time.Millisecond
+	}
+	if c.StopWithin == 0 {
+		c.StopWithin = 5 * time.Second
 	}
 	return c, nil
 }

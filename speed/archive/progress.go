@@ -3,7 +3,6 @@ package archive
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"millrace/features/tables"
 )
@@ -31,12 +30,14 @@ func (p *progressRows) add(table string, log uint32, partition int32, next int64
 	p.n++
 }
 
+// progressKey names a partition of a log as one table has it.
 type progressKey struct {
 	table     string
 	log       uint32
 	partition int32
 }
 
+// readProgress returns how far every table reaches. A partition that a table has nothing of is absent.
 func (a *Archiver) readProgress(ctx context.Context) (map[progressKey]int64, error) {
 	rows, err := a.cfg.ClickHouse.Query(ctx, "SELECT table_name, log, partition, max(next) FROM "+tables.Quote(tables.Progress().Name)+" GROUP BY table_name, log, partition")
 	if err != nil {
@@ -52,21 +53,8 @@ func (a *Archiver) readProgress(ctx context.Context) (map[progressKey]int64, err
 		}
 		reached[k] = next
 	}
-	return reached, rows.Err()
-}
-
-// readProgressPatiently waits for a ClickHouse that is away.
-func (a *Archiver) readProgressPatiently(ctx context.Context) (map[progressKey]int64, error) {
-	for backoff := 100 * time.Millisecond; ; backoff = min(2*backoff, 5*time.Second) {
-		reached, err := a.readProgress(ctx)
-		if err == nil || ctx.Err() != nil {
-			return reached, err
-		}
-		a.log.Warn("archive waits for ClickHouse", "error", err.Error())
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(backoff):
-		}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read progress: %w", err)
 	}
+	return reached, nil
 }

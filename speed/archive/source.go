@@ -32,16 +32,11 @@ func newSourceRows(b *features.Bound, s *features.Source) *sourceRows {
 // add adds a record to the tables; a rejection is the caller's to quarantine.
 func (s *sourceRows) add(r *kgo.Record, at windows.Position, received time.Time) *features.Rejection {
 	s.raw.add(r, at, received)
-	return s.addClean(r.Value, r.Timestamp.UnixMilli(), at, s.clean)
-}
-
-// addClean decodes a record and adds it to clean tables.
-func (s *sourceRows) addClean(value []byte, kafkaTime int64, at windows.Position, to []*cleanRows) *features.Rejection {
-	t, rejection := s.decoder.Decode(value, windows.Time(kafkaTime), s.row)
+	t, rejection := s.decoder.Decode(r.Value, windows.Time(r.Timestamp.UnixMilli()), s.row)
 	if rejection != nil {
 		return rejection
 	}
-	for _, c := range to {
+	for _, c := range s.clean {
 		c.add(s.row, t, at)
 	}
 	return nil
@@ -59,17 +54,17 @@ func (s *sourceRows) all() []*rows {
 // rawRows are rows of a raw table.
 type rawRows struct {
 	rows
-	position     positionColumns
-	kafkaTime    values[int64]
-	received     times
-	key, value   values[*string]
-	names, texts values[[]string]
+	position             positionColumns
+	kafkaTime            values[int64]
+	received             times
+	key, value           texts
+	headers, headerTexts values[[]string]
 }
 
 func newRawRows(s *features.Source) *rawRows {
 	r := &rawRows{rows: rows{table: tables.Raw(s)}}
 	r.columns = []column{
-		&r.position.log, &r.position.partition, &r.position.offset, &r.kafkaTime, &r.received, &r.key, &r.value, &r.names, &r.texts,
+		&r.position.log, &r.position.partition, &r.position.offset, &r.kafkaTime, &r.received, &r.key, &r.value, &r.headers, &r.headerTexts,
 	}
 	return r
 }
@@ -78,14 +73,18 @@ func (r *rawRows) add(rec *kgo.Record, at windows.Position, received time.Time) 
 	r.position.add(at)
 	r.kafkaTime.add(rec.Timestamp.UnixMilli())
 	r.received.add(received)
-	r.key.add(text(rec.Key))
-	r.value.add(text(rec.Value))
-	names, texts := make([]string, len(rec.Headers)), make([]string, len(rec.Headers))
-	for i, h := range rec.Headers {
-		names[i], texts[i] = string([]byte(h.Key)), string(h.Value)
+	r.key.addBytes(rec.Key)
+	r.value.addBytes(rec.Value)
+	var names, texts []string
+	if n := len(rec.Headers); n > 0 {
+		both := make([]string, 2*n)
+		names, texts = both[:n], both[n:]
+		for i, h := range rec.Headers {
+			names[i], texts[i] = string([]byte(h.Key)), string(h.Value)
+		}
 	}
-	r.names.add(names)
-	r.texts.add(texts)
+	r.headers.add(names)
+	r.headerTexts.add(texts)
 	r.n++
 }
 
@@ -95,6 +94,7 @@ type cleanRows struct {
 	view     *features.CompiledView // any view of the source and the entity: it finds the key
 	buckets  uint32
 	scratch  []byte
+	kept     arena
 	bucket   values[uint32]
 	key      values[string]
 	time     values[int64]
@@ -121,7 +121,7 @@ func (r *cleanRows) add(row []windows.Value, t windows.Time, at windows.Position
 		return
 	}
 	r.bucket.add(uint32(keyspace.BucketOf(r.scratch, r.buckets)))
-	r.key.add(string(r.scratch))
+	r.key.add(r.kept.bytes(r.scratch))
 	r.time.add(int64(t))
 	r.position.add(at)
 	for i, f := range r.fields {
@@ -138,7 +138,7 @@ type quarantineRows struct {
 	kafkaTime             values[int64]
 	received              times
 	reason, field, detail values[string]
-	key, value            values[*string]
+	key, value            texts
 }
 
 func newQuarantineRows() *quarantineRows {
@@ -157,7 +157,7 @@ func (r *quarantineRows) add(source string, rec *kgo.Record, at windows.Position
 	r.reason.add(why.Reason)
 	r.field.add(why.Field)
 	r.detail.add(why.Detail)
-	r.key.add(text(rec.Key))
-	r.value.add(text(rec.Value))
+	r.key.addBytes(rec.Key)
+	r.value.addBytes(rec.Value)
 	r.n++
 }

@@ -1,0 +1,147 @@
+package serving
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/labstack/echo/v4"
+
+	"millrace/windows"
+)
+
+// feastFeatures answers POST /get-online-features as Feast's own server does, where that is right.
+func (s *Server) feastFeatures(c echo.Context) error {
+	body, err := s.body(c)
+	if err != nil {
+		return err
+	}
+	q, err := parseColumns(body)
+	if err != nil {
+		return err
+	}
+	p, a, err := s.answer(c, q)
+	if err != nil {
+		return err
+	}
+	var versions []int
+	if q.versionMeta {
+		for _, v := range p.views {
+			versions = append(versions, s.ordinal(v.view))
+		}
+	}
+	return s.send(c, func(dst []byte) []byte { return appendFeast(dst, p, a, versions) })
+}
+
+// answer checks a query and reads it.
+func (s *Server) answer(c echo.Context, q *query) (*plan, *answer, error) {
+	p, err := s.resolve(q)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx := c.Request().Context()
+	a, err := s.store.read(ctx, p, s.cfg.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, v := range p.views {
+		var n [windows.StatusOutsideMaxAge + 1]int64
+		for _, r := range a.views[i].results {
+			n[r.Status]++
+		}
+		for status, count := range n {
+			if count > 0 {
+				s.statuses.Add(ctx, count, s.counted[countKey{v.view.Version.ID, windows.Status(status)}])
+			}
+		}
+	}
+	return p, a, nil
+}
+
+// body reads a request's body within the limit.
+func (s *Server) body(c echo.Context) ([]byte, error) {
+	r := c.Request()
+	if r.ContentLength > maxBody {
+		return nil, requestError{413, "FeastError", "BODY_TOO_LARGE", fmt.Sprintf("a body of %d bytes is larger than %d: split the request", r.ContentLength, maxBody)}
+	}
+	var body []byte
+	var err error
+	if r.ContentLength >= 0 {
+		body = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(r.Body, body)
+	} else {
+		body, err = io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, maxBody))
+	}
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return nil, requestError{413, "FeastError", "BODY_TOO_LARGE", fmt.Sprintf("the body is larger than %d bytes: split the request", maxBody)}
+	}
+	if err != nil {
+		return nil, badRequest("read the body: %s", err)
+	}
+	return body, nil
+}
+
+// send writes an answer from a pooled buffer.
+func (s *Server) send(c echo.Context, write func([]byte) []byte) error {
+	buf := s.buffers.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
+	*buf = write((*buf)[:0])
+	c.Response().Header().Set(echo.HeaderContentLength, strconv.Itoa(len(*buf)))
+	err := c.Blob(http.StatusOK, echo.MIMEApplicationJSON, *buf)
+	if cap(*buf) < 1<<20 {
+		s.buffers.Put(buf)
+	}
+	return err
+}
+
+// health answers as Feast's server does: an empty 200 while it can serve.
+func (s *Server) health(c echo.Context) error {
+	if s.stopping.Load() {
+		return c.NoContent(http.StatusServiceUnavailable)
+	}
+	if err := s.cfg.Redis.Ping(c.Request().Context()).Err(); err != nil {
+		return c.NoContent(http.StatusServiceUnavailable)
+	}
+	return c.NoContent(http.StatusOK)
+}
+
+// unsupported answers Feast's calls that have another way here. 501 is not tried again.
+func (s *Server) unsupported(c echo.Context) error {
+	what := map[string]string{
+		"/push":                      "publish events to the source's topic instead: millrace produce, or any Kafka client",
+		"/write-to-online-store":     "publish events to the source's topic instead: millrace produce, or any Kafka client",
+		"/materialize":               "run `millrace batch` instead; it never changes a served value",
+		"/materialize-incremental":   "run `millrace batch` instead; it never changes a served value",
+		"/search":                    "vector search is not supported",
+		"/retrieve-online-documents": "vector search is not supported",
+	}[c.Path()]
+	return requestError{501, "FeastError", "NOT_SUPPORTED", c.Path() + " is not served: " + what}
+}
+
+// failFeast writes an error as Feast's clients read it: an object inside a JSON string, except for what its framework itself
+// refuses.
+func failFeast(c echo.Context, status int, err error) error {
+	var shape shapeError
+	if errors.As(err, &shape) {
+		return c.JSON(status, map[string]any{"detail": []map[string]any{{"type": shape.kind, "loc": shape.loc, "msg": shape.msg}}})
+	}
+	var framework *echo.HTTPError
+	if errors.As(err, &framework) {
+		return c.JSON(status, map[string]string{"detail": http.StatusText(status)})
+	}
+	class, message := "FeastError", err.Error()
+	var request requestError
+	if errors.As(err, &request) {
+		class = request.class
+	} else if status >= http.StatusInternalServerError {
+		message = publicMessage(status)
+	}
+	inner, marshalErr := json.Marshal(map[string]string{"module": "feast.errors", "class": class, "message": message})
+	if marshalErr != nil {
+		return marshalErr
+	}
+	return c.JSON(status, string(inner))
+}
