@@ -61,7 +61,12 @@ func TestHash(t *testing.T) {
 		old, new string
 		changes  bool
 	}{
-		{"D1", "other", false}, {"D2", "other", false}, {"D3", "other", false}, {"D4", "other", false}, {"D5", "other", false}, {"D6", "other", false},
+		{"D1", "other", false},
+		{"D2", "other", false},
+		{"D3", "other", false},
+		{"D4", "other", false},
+		{"D5", "other", false},
+		{"D6", "other", false},
 		{"ttl: 1d", "ttl: 2d", false},
 		{"batch: on", "batch: off", false},
 		{"epoch_bits: 16", "epoch_bits: 4", false},

@@ -433,9 +433,9 @@ func (b *builder) duration(n *yamlNode, fallback windows.Span, word string, unbo
 	return d
 }
 
-// positive reads a duration greater than 0.
-func (b *builder) positive(n *yamlNode, fallback windows.Span, word string, unbounded windows.Span) windows.Span {
-	d := b.duration(n, fallback, word, unbounded)
+// positive reads a duration greater than 0, or the word that stands for 0.
+func (b *builder) positive(n *yamlNode, fallback windows.Span, word string) windows.Span {
+	d := b.duration(n, fallback, word, 0)
 	if n != nil && !n.bad && d == 0 && n.text != word {
 		n.bad = true
 		b.errorf(n.place, "write a duration greater than 0", "`%s` is no length of time", n.text)
@@ -461,7 +461,7 @@ func (b *builder) where(n *yamlNode, s *parsedSource) string {
 		return n.text
 	}
 	mistakes := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // exactly what ParseWhere joined
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		mistakes = joined.Unwrap()
 	}
 	for _, m := range mistakes {

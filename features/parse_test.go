@@ -113,10 +113,13 @@ func TestParseFS(t *testing.T) {
 		}, "b.yml:1:12: an entity needs `keys`; add `keys: {<name>: string}`"},
 		{"none", fstest.MapFS{"a.txt": file("")}, "the folder has no *.yaml or *.yml file; name the folder that holds the definitions"},
 		{"too long", fstest.MapFS{"a.yaml": file(strings.Repeat("#", 1<<20+1))}, "a.yaml:1:1: the file has 1048577 bytes, more than 1048576; split it into several files of one folder"},
-		{"a folder of that name", fstest.MapFS{"a.yaml": {Mode: fs.ModeSymlink, Data: []byte("nowhere")}, "b.yaml": file("views: {v: {entity: e, source: s, features: {f: {}}}}")},
+		{
+			"a folder of that name",
+			fstest.MapFS{"a.yaml": {Mode: fs.ModeSymlink, Data: []byte("nowhere")}, "b.yaml": file("views: {v: {entity: e, source: s, features: {f: {}}}}")},
 			"a.yaml:1:1: the file cannot be read: open a.yaml: file does not exist; see that it is a file that this account may read\n" +
 				"b.yaml:1:46: a feature needs `aggregate`; add `aggregate: count`\n" +
-				"b.yaml:1:46: feature `f` has no window; add `window: {type: …}` to it or to the view"},
+				"b.yaml:1:46: feature `f` has no window; add `window: {type: …}` to it or to the view",
+		},
 	} {
 		if _, problems := features.ParseFS(test.fs); problems.Error() != test.want {
 			t.Errorf("%s: got\n%s\nwant\n%s", test.name, problems.Error(), test.want)
@@ -218,5 +221,16 @@ func TestDefaultHop(t *testing.T) {
 		if got := features.DefaultHop(size); got != want {
 			t.Errorf("hop of %d: got %d, want %d", size, got, want)
 		}
+	}
+}
+
+func TestParseFSWithoutFolder(t *testing.T) {
+	folder, err := fs.Sub(fstest.MapFS{"a.yaml": {}}, "gone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, problems := features.ParseFS(folder)
+	if got := problems.Error(); !strings.HasPrefix(got, "the folder cannot be read: ") || !problems.Fatal() {
+		t.Errorf("got %q", got)
 	}
 }

@@ -25,7 +25,7 @@ func (b *builder) view(e yamlEntry) {
 	before := b.problems.Count(Error)
 	v := &View{
 		Name: e.key.text, Description: n.textOf("description"), Entity: n.textOf("entity"), Source: n.textOf("source"),
-		Batch: isOn(n.get("batch"), true), TTL: b.positive(n.get("ttl"), 0, "", 0),
+		Batch: isOn(n.get("batch"), true), TTL: b.positive(n.get("ttl"), 0, ""),
 	}
 	b.views[v.Name] = v
 	b.d.Views = append(b.d.Views, v)
@@ -95,10 +95,10 @@ func (b *builder) window(n *yamlNode) (w windows.Window, ok bool) {
 	if n == nil {
 		return w, true
 	}
-	size := b.positive(n.get("size"), 0, "", 0)
-	hop := b.positive(n.get("hop"), 0, "", 0)
-	gap := b.positive(n.get("gap"), 0, "", 0)
-	retain := b.positive(n.get("retain"), DefaultRetain, wordAll, 0)
+	size := b.positive(n.get("size"), 0, "")
+	hop := b.positive(n.get("hop"), 0, "")
+	gap := b.positive(n.get("gap"), 0, "")
+	retain := b.positive(n.get("retain"), DefaultRetain, wordAll)
 	if at := n.get("retain"); at != nil && retain%windows.Day != 0 {
 		at.bad = true
 		b.errorf(at.place, "write whole days", "`retain: %s` is not a number of whole days", at.text)

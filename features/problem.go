@@ -44,7 +44,7 @@ func (p Problem) String() string {
 }
 
 // Problems is everything that is wrong, in the order of files and places.
-type Problems []Problem
+type Problems []Problem //nolint:errname // most are looked at one by one, and warnings alone are no error
 
 // Error returns one line per problem.
 func (p Problems) Error() string {

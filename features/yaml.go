@@ -153,11 +153,26 @@ func (f *yamlFile) readable() bool {
 	return true
 }
 
+// refusal is a part of YAML that definitions leave out.
+type refusal struct{ message, remedy string }
+
+func refusals() map[yamltoken.Type]refusal {
+	const anchors = "anchors and aliases are no part of definitions"
+	return map[yamltoken.Type]refusal{
+		yamltoken.AnchorType:     {anchors, "write the value out, or put text that begins with & between quotes"},
+		yamltoken.AliasType:      {anchors, "write the value out, or put text that begins with * between quotes"},
+		yamltoken.TagType:        {"YAML tags are no part of definitions", "remove it, or put text that begins with ! between quotes"},
+		yamltoken.MergeKeyType:   {"merge keys are no part of definitions", "write the keys out"},
+		yamltoken.MappingKeyType: {"keys written with ? are no part of definitions", "write `key: value`"},
+		yamltoken.DirectiveType:  {"YAML directives are no part of definitions", "remove it, or put text that begins with % between quotes"},
+	}
+}
+
 // plain looks at the tokens for what definitions leave out of YAML, before the parser walks into it.
 func (f *yamlFile) plain(tokens yamltoken.Tokens) bool {
 	type block struct{ column, keys int }
 	var blocks []block
-	flow, content := 0, false
+	flow, content, refused := 0, false, refusals()
 	enter := func(column int) (b *block) {
 		for len(blocks) > 0 && blocks[len(blocks)-1].column > column {
 			blocks = blocks[:len(blocks)-1]
@@ -171,44 +186,34 @@ func (f *yamlFile) plain(tokens yamltoken.Tokens) bool {
 	}
 	for i, t := range tokens {
 		line, column := max(t.Position.Line, 1), max(t.Position.Column, 1)
-		switch t.Type {
-		case yamltoken.AnchorType, yamltoken.AliasType:
-			f.errorf(line, column, "write the value out, or put text that begins with "+t.Value+" between quotes", "anchors and aliases are no part of definitions")
+		if no, ok := refused[t.Type]; ok {
+			f.errorf(line, column, no.remedy, "%s", no.message)
 			return false
-		case yamltoken.TagType:
-			f.errorf(line, column, "remove it, or put text that begins with ! between quotes", "YAML tags are no part of definitions")
-			return false
-		case yamltoken.MergeKeyType:
-			f.errorf(line, column, "write the keys out", "merge keys are no part of definitions")
-			return false
-		case yamltoken.MappingKeyType:
-			f.errorf(line, column, "write `key: value`", "keys written with ? are no part of definitions")
-			return false
-		case yamltoken.DirectiveType:
-			f.errorf(line, column, "remove it, or put text that begins with % between quotes", "YAML directives are no part of definitions")
-			return false
-		case yamltoken.DocumentHeaderType:
+		}
+		if t.Type == yamltoken.CommentType || t.Type == yamltoken.DocumentEndType {
+			continue
+		}
+		if t.Type == yamltoken.DocumentHeaderType {
 			if content {
 				f.errorf(line, column, "put each document into a file of its own", "a second document in one file")
 				return false
 			}
 			continue
-		case yamltoken.CommentType, yamltoken.DocumentEndType:
-			continue
-		case yamltoken.SequenceStartType, yamltoken.MappingStartType:
+		}
+		opens := t.Type == yamltoken.SequenceStartType || t.Type == yamltoken.MappingStartType
+		closes := t.Type == yamltoken.SequenceEndType || t.Type == yamltoken.MappingEndType
+		switch {
+		case opens:
 			flow++
-		case yamltoken.SequenceEndType, yamltoken.MappingEndType:
+		case closes:
 			flow--
-		case yamltoken.SequenceEntryType:
-			if flow == 0 {
-				enter(column)
-			}
-		case yamltoken.MappingValueType:
-			if flow == 0 && i > 0 && enter(tokens[i-1].Position.Column).keys > maxKeys {
+		case flow == 0 && t.Type == yamltoken.SequenceEntryType:
+			enter(column)
+		case flow == 0 && t.Type == yamltoken.MappingValueType && i > 0:
+			if enter(tokens[i-1].Position.Column).keys > maxKeys {
 				f.errorf(line, column, "split it into several files of one folder", "more than %d keys in one map", maxKeys)
 				return false
 			}
-		default:
 		}
 		content = true
 		if flow+len(blocks) > maxNesting {
