@@ -142,7 +142,7 @@ func (p *publisher) publishAll(ctx, sending context.Context, batches <-chan []ev
 	}
 }
 
-func (p *publisher) publish(ctx context.Context, e *event) { //nolint:spancheck // a span ends when Kafka has answered
+func (p *publisher) publish(ctx context.Context, e *event) {
 	r, _ := p.records.Get().(*kgo.Record)
 	if r == nil {
 		r = &kgo.Record{}
@@ -153,7 +153,7 @@ func (p *publisher) publish(ctx context.Context, e *event) { //nolint:spancheck 
 		p.client.Produce(ctx, r, func(r *kgo.Record, err error) { p.done(r, line, err) })
 		return
 	}
-	spanCtx, span := p.tracer.Start(
+	spanCtx, span := p.tracer.Start( //nolint:spancheck // it ends when Kafka has answered
 		context.WithoutCancel(ctx), "publish "+p.topic, trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(attribute.String("messaging.system", "kafka"), attribute.String("messaging.destination.name", p.topic)))
 	telemetry.Inject(spanCtx, r)
@@ -164,7 +164,7 @@ func (p *publisher) publish(ctx context.Context, e *event) { //nolint:spancheck 
 		span.End()
 		p.done(r, line, err)
 	})
-}
+} //nolint:spancheck // so says the promise
 
 // done hears from Kafka about a record.
 func (p *publisher) done(r *kgo.Record, line int64, err error) {
