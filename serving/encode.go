@@ -137,6 +137,11 @@ func appendFeast(dst []byte, p *plan, a *answer, versions []int) []byte {
 		dst = appendString(comma(dst, i+len(p.keys)), name)
 	}
 	dst = append(dst, ']')
+	dst = append(dst, `,"as_of":[`...)
+	for row, t := range a.at {
+		dst = strconv.AppendInt(comma(dst, row), int64(t), 10)
+	}
+	dst = append(dst, ']')
 	if versions != nil {
 		dst = append(dst, `,"feature_view_metadata":[`...)
 		for i, v := range p.views {
@@ -178,7 +183,7 @@ func appendRows(dst []byte, p *plan, a *answer, eventTimes bool) []byte {
 			if reasons == 0 {
 				dst = append(dst, `,"reasons":{`...)
 			}
-			dst = append(appendString(comma(dst, reasons), v.view.Definition.Name), ':')
+			dst = append(appendString(comma(dst, reasons), v.name), ':')
 			dst = appendString(dst, r.reason)
 			reasons++
 		}
@@ -188,7 +193,7 @@ func appendRows(dst []byte, p *plan, a *answer, eventTimes bool) []byte {
 		if eventTimes {
 			dst = append(dst, `,"event_times":{`...)
 			for i, v := range p.views {
-				dst = append(appendString(comma(dst, i), v.view.Definition.Name), ':')
+				dst = append(appendString(comma(dst, i), v.name), ':')
 				if r := a.views[i].rows[row]; r.known {
 					dst = strconv.AppendInt(dst, int64(r.newest), 10)
 				} else {
@@ -203,13 +208,13 @@ func appendRows(dst []byte, p *plan, a *answer, eventTimes bool) []byte {
 	return append(dst, "]}"...)
 }
 
-// appendMembers appends view:feature members of one row.
+// appendMembers appends a member per feature of one row.
 func (a *answer) appendMembers(dst []byte, p *plan, row int, value func([]byte, windows.Result) []byte) []byte {
 	n := 0
 	for i, v := range p.views {
 		for _, f := range v.features {
 			dst = comma(dst, n)
-			dst = appendString(dst, v.view.Definition.Name+":"+v.view.Features[f].Name)
+			dst = appendString(dst, p.names[n])
 			dst = value(append(dst, ':'), a.views[i].results[row*len(v.view.Features)+f])
 			n++
 		}

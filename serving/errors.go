@@ -1,6 +1,9 @@
 package serving
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // requestError is what the caller can mend: its status, Feast's class for it, our own code, and what to do.
 type requestError struct {
@@ -18,12 +21,25 @@ func badRequest(format string, args ...any) error {
 
 // shapeError is a body of the wrong shape; Feast's server tells it in a form of its own.
 type shapeError struct {
-	loc  []string // where in the body
-	kind string   // Feast's word for it
+	loc  []any  // where: "body", names of members, places in arrays
+	kind string // Feast's word for it
 	msg  string
 }
 
 func (e shapeError) Error() string { return e.msg }
+
+// pointer says where as a JSON pointer into the body.
+func (e shapeError) pointer() string {
+	var b strings.Builder
+	b.WriteByte('#')
+	for i, part := range e.loc {
+		if i > 0 || part != "body" {
+			b.WriteByte('/')
+			b.WriteString(strings.NewReplacer("~", "~0", "/", "~1").Replace(fmt.Sprint(part)))
+		}
+	}
+	return b.String()
+}
 
 // unavailableError is what passes: the caller should come again.
 type unavailableError struct{ err error }

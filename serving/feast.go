@@ -33,11 +33,12 @@ func (s *Server) feastFeatures(c echo.Context) error {
 			versions = append(versions, s.ordinal(v.view))
 		}
 	}
-	return s.send(c, func(dst []byte) []byte { return appendFeast(dst, p, a, versions) })
+	defer s.store.release(a)
+	return s.send(c, func(dst []byte) []byte { return appendFeast(dst, p, &a.answer, versions) })
 }
 
-// answer checks a query and reads it.
-func (s *Server) answer(c echo.Context, q *query) (*plan, *answer, error) {
+// answer checks a query and reads it. The caller releases the reading.
+func (s *Server) answer(c echo.Context, q *query) (*plan, *reading, error) {
 	p, err := s.resolve(q)
 	if err != nil {
 		return nil, nil, err
@@ -49,8 +50,10 @@ func (s *Server) answer(c echo.Context, q *query) (*plan, *answer, error) {
 	}
 	for i, v := range p.views {
 		var n [windows.StatusOutsideMaxAge + 1]int64
-		for _, r := range a.views[i].results {
-			n[r.Status]++
+		for at := 0; at < len(a.views[i].results); at += len(v.view.Features) {
+			for _, f := range v.features {
+				n[a.views[i].results[at+f].Status]++
+			}
 		}
 		for status, count := range n {
 			if count > 0 {
@@ -108,18 +111,25 @@ func (s *Server) health(c echo.Context) error {
 	return c.NoContent(http.StatusOK)
 }
 
-// unsupported answers Feast's calls that have another way here. 501 is not tried again.
-func (s *Server) unsupported(c echo.Context) error {
-	what := map[string]string{
-		"/push":                      "publish events to the source's topic instead: millrace produce, or any Kafka client",
-		"/write-to-online-store":     "publish events to the source's topic instead: millrace produce, or any Kafka client",
-		"/materialize":               "run `millrace batch` instead; it never changes a served value",
-		"/materialize-incremental":   "run `millrace batch` instead; it never changes a served value",
-		"/search":                    "vector search is not supported",
-		"/retrieve-online-documents": "vector search is not supported",
-	}[c.Path()]
-	return requestError{501, "FeastError", "NOT_SUPPORTED", c.Path() + " is not served: " + what}
+// elsewhere says what to do instead of Feast's calls that are not served here.
+func elsewhere() map[string]requestError {
+	const (
+		write       = "this server takes no writes: publish events to the topic of the view's source, with `millrace produce` or any Kafka client"
+		materialize = "this server starts no batch runs: run `millrace batch`; it never changes a served value"
+		search      = "vector search is not supported"
+	)
+	return map[string]requestError{
+		"/push":                      {422, "FeastError", "NOT_SUPPORTED", write},
+		"/write-to-online-store":     {422, "FeastError", "NOT_SUPPORTED", write},
+		"/materialize":               {422, "FeastError", "NOT_SUPPORTED", materialize},
+		"/materialize-incremental":   {422, "FeastError", "NOT_SUPPORTED", materialize},
+		"/search":                    {501, "FeastError", "NOT_SUPPORTED", search},
+		"/retrieve-online-documents": {501, "FeastError", "NOT_SUPPORTED", search},
+	}
 }
+
+// unsupported answers a call of elsewhere. Neither status is tried again by Feast's clients.
+func unsupported(c echo.Context) error { return elsewhere()[c.Path()] }
 
 // failFeast writes an error as Feast's clients read it: an object inside a JSON string, except for what its framework itself
 // refuses.

@@ -15,7 +15,7 @@ const (
 	maxBody     = 4 << 20
 	maxRows     = 10_000
 	maxColumns  = 1_000   // features, and entity columns
-	maxValues   = 500_000 // rows × features
+	maxValues   = 500_000 // rows × features of the views that are read
 	maxKeyBytes = 1 << 10 // of one text in an entity key
 )
 
@@ -27,6 +27,9 @@ type query struct {
 	fullNames   bool
 	versionMeta bool
 	asOf        *windows.Time
+
+	byRow bool // entities came as rows, this many
+	rows  int
 }
 
 // entityColumn is one key of all rows.
@@ -48,7 +51,8 @@ const (
 	cellNumber
 	cellText
 	cellBool
-	cellOther // an array or an object
+	cellOther  // an array or an object
+	cellAbsent // a row without this key
 )
 
 // plan is a checked request: which views are read, and which columns answer it in which order.
@@ -57,7 +61,7 @@ type plan struct {
 	asOf  *windows.Time
 	keys  []keyColumn
 	views []planView
-	names []string // of the feature columns
+	names []string // of the feature columns; by row: view:feature
 }
 
 // keyColumn is an entity key that is echoed.
@@ -65,11 +69,13 @@ type keyColumn struct {
 	name   string
 	typ    windows.Type
 	values []windows.Value
+	absent int // the first row without the key, or -1
 }
 
 // planView is a view of the request with the features asked for, in order, and where its keys are in plan.keys.
 type planView struct {
 	view     *features.BoundView
+	name     string // as features of it are called: with @v2 where the request pins the version
 	features []int
 	keys     []int
 }
@@ -91,12 +97,15 @@ func (s *Server) resolve(q *query) (*plan, error) {
 		v := &p.views[i]
 		for _, f := range v.features {
 			name := v.view.Features[f].Name
-			if q.fullNames {
-				name = v.view.Definition.Name + "__" + name
+			switch {
+			case q.byRow:
+				name = v.name + ":" + name
+			case q.fullNames:
+				name = v.name + "__" + name
 			}
 			if seen[name] {
 				return nil, requestError{422, "FeatureNameCollisionError", "NAME_COLLISION",
-					fmt.Sprintf("duplicate features named %s found: ask for each once, and set full_feature_names if they are of different views", name)}
+					fmt.Sprintf("two columns would be named %s: ask for each feature once, and set full_feature_names where views have features of one name", name)}
 			}
 			seen[name] = true
 			p.names = append(p.names, name)
@@ -105,8 +114,12 @@ func (s *Server) resolve(q *query) (*plan, error) {
 	if err := s.resolveKeys(p, q); err != nil {
 		return nil, err
 	}
-	if p.rows*len(p.names) > maxValues {
-		return nil, badRequest("%d rows of %d features are more than %d values: split the request", p.rows, len(p.names), maxValues)
+	width := 0
+	for _, v := range p.views {
+		width += len(v.view.Features)
+	}
+	if p.rows*width > maxValues {
+		return nil, badRequest("%d rows of views with %d features are more than %d values: split the request", p.rows, width, maxValues)
 	}
 	return p, nil
 }
@@ -150,7 +163,7 @@ func (s *Server) addReference(p *plan, ref string) error {
 	v := s.cfg.Bound.View(name)
 	if v == nil {
 		return requestError{404, "FeatureViewNotFoundException", "VIEW_NOT_FOUND",
-			fmt.Sprintf("feature view %s does not exist in project %s", name, s.cfg.Bound.Project)}
+			fmt.Sprintf("feature view %s does not exist in project %s%s", name, s.cfg.Bound.Project, nearest(name, s.viewNames()))}
 	}
 	if version != 0 && version != s.ordinal(v) {
 		return requestError{404, "FeatureViewVersionNotFound", "VIEW_VERSION_NOT_FOUND",
@@ -159,15 +172,34 @@ func (s *Server) addReference(p *plan, ref string) error {
 	f := v.FeatureIndex(feature)
 	if f < 0 {
 		return requestError{404, "FeastObjectNotFoundException", "FEATURE_NOT_FOUND",
-			fmt.Sprintf("feature %s does not exist in feature view %s; it has %s", feature, name, strings.Join(featureNames(v), ", "))}
+			fmt.Sprintf("feature %s does not exist in feature view %s%s", feature, name, nearest(feature, featureNames(v)))}
 	}
-	i := slices.IndexFunc(p.views, func(pv planView) bool { return pv.view == v })
+	if version != 0 {
+		name += "@v" + strconv.Itoa(version)
+	}
+	i := slices.IndexFunc(p.views, func(pv planView) bool { return pv.name == name })
 	if i < 0 {
 		i = len(p.views)
-		p.views = append(p.views, planView{view: v})
+		p.views = append(p.views, planView{view: v, name: name})
 	}
 	p.views[i].features = append(p.views[i].features, f)
 	return nil
+}
+
+func (s *Server) viewNames() []string {
+	names := make([]string, len(s.cfg.Bound.Views))
+	for i, v := range s.cfg.Bound.Views {
+		names[i] = v.Definition.Name
+	}
+	return names
+}
+
+// nearest says which name was probably meant.
+func nearest(name string, known []string) string {
+	if near := features.Nearest(name, known); near != "" {
+		return "; nearest: " + near
+	}
+	return ""
 }
 
 func featureNames(v *features.BoundView) []string {
@@ -208,13 +240,18 @@ func (s *Server) ordinal(v *features.BoundView) int {
 
 // resolveKeys finds the entity keys of the views in the request's columns and converts them to their types.
 func (s *Server) resolveKeys(p *plan, q *query) error {
-	if len(q.entities) == 0 {
-		return badRequest("entities has no column: give the keys of the views asked for")
+	p.rows = 1 // of views without keys
+	if q.byRow {
+		p.rows = q.rows
+	} else if len(q.entities) > 0 {
+		p.rows = len(q.entities[0].cells)
 	}
-	p.rows = len(q.entities[0].cells)
-	for _, c := range q.entities {
+	for i, c := range q.entities {
 		if len(c.cells) != p.rows {
 			return badRequest("entity columns differ in length: %s has %d values, %s has %d", q.entities[0].name, p.rows, c.name, len(c.cells))
+		}
+		if slices.ContainsFunc(q.entities[:i], func(other entityColumn) bool { return other.name == c.name }) {
+			return badRequest("entity column %s is given twice", c.name)
 		}
 	}
 	if p.rows > maxRows {
@@ -225,8 +262,11 @@ func (s *Server) resolveKeys(p *plan, q *query) error {
 		if !known {
 			continue // Feast's clients send columns that no key has, and expect them to be dropped
 		}
-		column := keyColumn{name: c.name, typ: typ, values: make([]windows.Value, p.rows)}
+		column := keyColumn{name: c.name, typ: typ, values: make([]windows.Value, p.rows), absent: -1}
 		for i, cell := range c.cells {
+			if cell.kind == cellAbsent && column.absent < 0 {
+				column.absent = i
+			}
 			v, err := cell.as(typ)
 			if err != nil {
 				return badRequest("entity key %s, row %d: %s", c.name, i, err)
@@ -235,12 +275,18 @@ func (s *Server) resolveKeys(p *plan, q *query) error {
 		}
 		p.keys = append(p.keys, column)
 	}
+	if p.rows == 0 && q.byRow {
+		return nil // nothing says which keys the rows would have had
+	}
 	for i := range p.views {
 		v := &p.views[i]
 		for _, k := range v.view.Entity.Keys {
 			at := slices.IndexFunc(p.keys, func(c keyColumn) bool { return c.name == k.Name })
 			if at < 0 {
-				return badRequest("missing join key %s, which feature view %s needs", k.Name, v.view.Definition.Name)
+				return badRequest("missing join key %s, which feature view %s needs: its keys are %s", k.Name, v.view.Definition.Name, keyNames(v.view))
+			}
+			if row := p.keys[at].absent; row >= 0 {
+				return badRequest("missing join key %s in row %d, which feature view %s needs: its keys are %s", k.Name, row, v.view.Definition.Name, keyNames(v.view))
 			}
 			v.keys = append(v.keys, at)
 		}
@@ -248,10 +294,18 @@ func (s *Server) resolveKeys(p *plan, q *query) error {
 	return nil
 }
 
+func keyNames(v *features.BoundView) string {
+	names := make([]string, len(v.Entity.Keys))
+	for i, k := range v.Entity.Keys {
+		names[i] = k.Name
+	}
+	return strings.Join(names, ", ")
+}
+
 // as converts a value of a request to a key's type. A null key is null: its row is not found.
 func (c cell) as(t windows.Type) (windows.Value, error) {
 	switch {
-	case c.kind == cellNull:
+	case c.kind == cellNull || c.kind == cellAbsent:
 		return windows.Value{}, nil
 	case t == windows.String && (c.kind == cellText || c.kind == cellNumber):
 		if len(c.text) > maxKeyBytes {
@@ -260,7 +314,7 @@ func (c cell) as(t windows.Type) (windows.Value, error) {
 		return windows.TextValue(c.text), nil
 	case t == windows.Int64 && (c.kind == cellText || c.kind == cellNumber):
 		text := c.text
-		if whole, fraction, ok := strings.Cut(text, "."); ok && strings.Trim(fraction, "0") == "" {
+		if whole, fraction, ok := strings.Cut(text, "."); ok && c.kind == cellNumber && strings.Trim(fraction, "0") == "" {
 			text = whole // 1001.0 is 1001
 		}
 		v, err := strconv.ParseInt(text, 10, 64)

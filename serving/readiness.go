@@ -24,19 +24,26 @@ type readiness struct {
 	space keyspace.Space
 
 	state atomic.Pointer[readyState]
-	mu    sync.Mutex // one check at a time
+	mu    sync.Mutex // one look at a time
 }
 
-// readyState is the outcome of a check. It is replaced, never changed.
+// readyState is the outcome of a look at the store. It is replaced, never changed.
 type readyState struct {
 	incarnation string
-	done        map[uint32]bool
+	done        map[uint32]bool   // by version
 	missing     map[string]string // view -> what it waits for
 	at          time.Time
+	again       time.Duration // after which the store is looked at again
 }
 
-// recheckEvery is how often an incomplete store is looked at again.
-const recheckEvery = 250 * time.Millisecond
+// How often the store is looked at again: soon while views are being built, more seldom the longer that takes, and seldom
+// once all are complete, when only newer definitions can change anything.
+const (
+	recheckFirst = 250 * time.Millisecond
+	recheckLast  = 2 * time.Second
+	recheckDone  = 5 * time.Second
+	checkTimeout = 10 * time.Second
+)
 
 func (r *readiness) complete(version uint32) bool {
 	s := r.state.Load()
@@ -48,45 +55,89 @@ func (r *readiness) missing() map[string]string {
 	if s := r.state.Load(); s != nil {
 		return s.missing
 	}
-	return map[string]string{"*": "the store was not looked at yet"}
+	return nil
 }
 
-// seen compares the incarnation that a read found with the one that was checked, and checks again if need be, before the read
-// is answered.
-func (r *readiness) seen(ctx context.Context, incarnation string) error {
-	s := r.state.Load()
-	if s != nil && s.incarnation == incarnation && (len(s.missing) == 0 || time.Since(s.at) < recheckEvery) {
-		return nil
+// judge says what is complete in states that were read after before was known, together with that incarnation: before itself
+// if the store is still the one that it speaks of, else what a look at the store finds now, and the states must be read
+// again. What changed otherwise is found out beside the request.
+func (r *readiness) judge(ctx context.Context, before *readyState, incarnation string) (*readyState, error) {
+	if before == nil || before.incarnation != incarnation {
+		return r.check(ctx, before)
 	}
-	return r.check(ctx, incarnation)
+	if time.Since(before.at) > before.again && r.mu.TryLock() {
+		go func() {
+			defer r.mu.Unlock()
+			detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+			defer cancel()
+			_ = r.look(detached) // a store that is away is told by the reads themselves
+		}()
+	}
+	return before, nil
 }
 
-// check looks at all units of all views.
-func (r *readiness) check(ctx context.Context, incarnation string) error {
+// check looks at the store, unless somebody did since before.
+func (r *readiness) check(ctx context.Context, before *readyState) (*readyState, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.state.Load(); s != nil && s.incarnation == incarnation && time.Since(s.at) < recheckEvery {
-		return nil // another request has just checked
+	if r.state.Load() == before {
+		if err := r.look(ctx); err != nil {
+			return nil, err
+		}
 	}
-	next := &readyState{incarnation: incarnation, done: map[uint32]bool{}, missing: map[string]string{}, at: time.Now()}
-	counts, err := r.rdb.HGetAll(ctx, r.space.Partitions()).Result()
-	if err != nil {
-		return fmt.Errorf("check the store: %w", err)
+	return r.state.Load(), nil
+}
+
+// refresh looks at the store if the last look is old enough, and returns what is known then.
+func (r *readiness) refresh(ctx context.Context) (*readyState, error) {
+	s := r.state.Load()
+	if s != nil && time.Since(s.at) <= recheckFirst {
+		return s, nil
 	}
-	headers, err := r.headers(ctx)
+	return r.check(ctx, s)
+}
+
+// look reads all that says how whole the views' histories are. The caller holds mu.
+func (r *readiness) look(ctx context.Context) error {
+	before := r.state.Load()
+	next := &readyState{done: map[uint32]bool{}, missing: map[string]string{}, at: time.Now(), again: recheckFirst}
+	pipe := r.rdb.Pipeline()
+	incarnation, document := pipe.Get(ctx, r.space.Incarnation()), pipe.Get(ctx, r.space.Registry())
+	counts := pipe.HGetAll(ctx, r.space.Partitions())
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return fmt.Errorf("look at the store: %w", err)
+	}
+	next.incarnation = incarnation.Val()
+	same := before != nil && before.incarnation == next.incarnation
+	retired, err := r.retired(document.Val())
 	if err != nil {
 		return err
 	}
 	units := map[uint32][]unitState{} // by log
+	var headers []map[string]string
 	for _, v := range r.bound.Views {
-		waits := ""
-		if incarnation == "" {
-			waits = "no speed layer has written to the store"
+		id, name := v.Version.ID, v.Definition.Name
+		switch {
+		case next.incarnation == "":
+			next.missing[name] = "no speed layer has written to the store"
+			continue
+		case retired[id]:
+			next.missing[name] = "the view was defined anew: restart this server with the definitions that were applied"
+			continue
+		case same && before.done[id]: // for good, in this incarnation
+			next.done[id] = true
+			continue
 		}
+		if headers == nil {
+			if headers, err = r.headers(ctx); err != nil {
+				return err
+			}
+		}
+		waits := ""
 		for _, topic := range v.Source.Topics {
 			log := r.bound.Logs[topic].ID
 			if _, read := units[log]; !read {
-				partitions, _ := strconv.Atoi(counts[strconv.FormatUint(uint64(log), 10)])
+				partitions, _ := strconv.Atoi(counts.Val()[strconv.FormatUint(uint64(log), 10)])
 				if units[log], err = r.units(ctx, log, partitions); err != nil {
 					return err
 				}
@@ -96,13 +147,39 @@ func (r *readiness) check(ctx context.Context, incarnation string) error {
 			}
 		}
 		if waits == "" {
-			next.done[v.Version.ID] = true
+			next.done[id] = true
 		} else {
-			next.missing[v.Definition.Name] = waits
+			next.missing[name] = waits
 		}
+	}
+	switch {
+	case len(next.missing) == 0:
+		next.again = recheckDone
+	case same && len(before.done) == len(next.done):
+		next.again = min(2*before.again, recheckLast)
 	}
 	r.state.Store(next)
 	return nil
+}
+
+// retired returns the served versions that are no longer the definition of their view: nobody folds them any more. A store
+// without a registry has lost it, and says nothing.
+func (r *readiness) retired(document string) (map[uint32]bool, error) {
+	if document == "" {
+		return nil, nil
+	}
+	registry, err := features.ParseRegistry([]byte(document))
+	if err != nil {
+		return nil, fmt.Errorf("look at the store: %w", err)
+	}
+	if registry.Generation == r.bound.Registry.Generation {
+		return nil, nil
+	}
+	retired := map[uint32]bool{}
+	for _, v := range registry.Versions {
+		retired[v.ID] = !v.Active
+	}
+	return retired, nil
 }
 
 // unitState is what the store says of one unit.
@@ -126,7 +203,7 @@ func (r *readiness) units(ctx context.Context, log uint32, partitions int) ([]un
 			starts = append(starts, pipe.HGetAll(ctx, r.space.Starts(keyspace.Bucket(b), log, partition)))
 		}
 		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-			return nil, fmt.Errorf("check the store: %w", err)
+			return nil, fmt.Errorf("look at the store: %w", err)
 		}
 		for b := range r.bound.Registry.Buckets {
 			list = append(list, unitState{log, partition, keyspace.Bucket(b), markers[b].Val(), starts[b].Val()})
@@ -142,7 +219,7 @@ func (r *readiness) headers(ctx context.Context) ([]map[string]string, error) {
 		cmds = append(cmds, pipe.HGetAll(ctx, r.space.Header(keyspace.Bucket(b))))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, fmt.Errorf("check the store: %w", err)
+		return nil, fmt.Errorf("look at the store: %w", err)
 	}
 	headers := make([]map[string]string, len(cmds))
 	for i, cmd := range cmds {

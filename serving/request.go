@@ -26,17 +26,20 @@ func parseColumns(body []byte) (*query, error) {
 				return d.Null()
 			}
 			if d.Next() != jx.Object {
-				return shapeError{[]string{"body", key}, "dict_type", "want an object of columns"}
+				return shapeError{[]any{"body", key}, "dict_type", "want an object of columns"}
 			}
 			return d.Obj(func(d *jx.Decoder, name string) error {
 				if d.Next() != jx.Array {
-					return shapeError{[]string{"body", key, name}, "list_type", "want an array, one value a row"}
+					return shapeError{[]any{"body", key, name}, "list_type", "want an array, one value a row"}
 				}
 				if len(q.entities) >= maxColumns {
 					return badRequest("more than %d entity columns", maxColumns)
 				}
 				column := entityColumn{name: name}
 				err := d.Arr(func(d *jx.Decoder) error {
+					if len(column.cells) >= maxRows {
+						return badRequest("more than %d rows: split the request", maxRows)
+					}
 					c, err := parseCell(d)
 					column.cells = append(column.cells, c)
 					return err
@@ -54,25 +57,28 @@ func parseColumns(body []byte) (*query, error) {
 		return q.parseCommon(d, key)
 	})
 	if err == nil && !entities {
-		err = shapeError{[]string{"body", "entities"}, "missing", "Field required"}
+		err = shapeError{[]any{"body", "entities"}, "missing", "Field required"}
 	}
 	return q, err
 }
 
 // parseRows reads the body of POST /v1/online-features: entities by row.
 func parseRows(body []byte) (q *query, eventTimes bool, err error) {
-	q = &query{fullNames: true}
+	q = &query{byRow: true}
 	rows := -1
 	err = parseBody(body, func(d *jx.Decoder, key string) error {
 		switch key {
 		case "entities":
 			if d.Next() != jx.Array {
-				return shapeError{[]string{"entities"}, "TYPE", "want an array of objects, one a row"}
+				return shapeError{[]any{"entities"}, "TYPE", "want an array of objects, one a row"}
 			}
 			rows = 0
 			return d.Arr(func(d *jx.Decoder) error {
+				if rows >= maxRows {
+					return badRequest("more than %d rows: split the request", maxRows)
+				}
 				if d.Next() != jx.Object {
-					return shapeError{[]string{"entities", strconv.Itoa(rows)}, "TYPE", "want an object with the entity's keys"}
+					return shapeError{[]any{"entities", rows}, "TYPE", "want an object with the entity's keys"}
 				}
 				err := d.Obj(func(d *jx.Decoder, name string) error {
 					c, err := parseCell(d)
@@ -95,11 +101,12 @@ func parseRows(body []byte) (q *query, eventTimes bool, err error) {
 		return nil, false, err
 	}
 	if rows < 0 {
-		return nil, false, shapeError{[]string{"entities"}, "MISSING", "give entities: an array of objects with the keys of the views"}
+		return nil, false, shapeError{[]any{"entities"}, "MISSING", "give entities: an array of objects with the keys of the views"}
 	}
+	q.rows = rows
 	for i := range q.entities { // a key that the last rows lack
 		for len(q.entities[i].cells) < rows {
-			q.entities[i].cells = append(q.entities[i].cells, cell{})
+			q.entities[i].cells = append(q.entities[i].cells, cell{kind: cellAbsent})
 		}
 	}
 	return q, eventTimes, nil
@@ -107,9 +114,6 @@ func parseRows(body []byte) (q *query, eventTimes bool, err error) {
 
 // setCell puts a value into a column of rows that may have lacked it so far.
 func (q *query) setCell(name string, row int, c cell) error {
-	if row >= maxRows {
-		return badRequest("more than %d rows: split the request", maxRows)
-	}
 	at := -1
 	for i := range q.entities {
 		if q.entities[i].name == name {
@@ -125,7 +129,7 @@ func (q *query) setCell(name string, row int, c cell) error {
 	}
 	column := &q.entities[at]
 	for len(column.cells) < row {
-		column.cells = append(column.cells, cell{})
+		column.cells = append(column.cells, cell{kind: cellAbsent})
 	}
 	if len(column.cells) > row {
 		return badRequest("row %d has key %s twice", row, name)
@@ -142,12 +146,12 @@ func (q *query) parseCommon(d *jx.Decoder, key string) error {
 			return d.Null()
 		}
 		if d.Next() != jx.Array {
-			return shapeError{[]string{"body", key}, "list_type", "want an array of view:feature"}
+			return shapeError{[]any{"body", key}, "list_type", "want an array of view:feature"}
 		}
 		return d.Arr(func(d *jx.Decoder) error {
 			var ref string
 			if d.Next() != jx.String {
-				return shapeError{[]string{"body", key, strconv.Itoa(len(q.features))}, "string_type", "want view:feature"}
+				return shapeError{[]any{"body", key, len(q.features)}, "string_type", "want view:feature"}
 			}
 			ref, err := d.Str()
 			q.features = append(q.features, ref)
@@ -166,7 +170,7 @@ func (q *query) parseCommon(d *jx.Decoder, key string) error {
 
 // parseMoment reads milliseconds since 1970, or RFC 3339; null is now.
 func parseMoment(d *jx.Decoder) (*windows.Time, error) {
-	bad := shapeError{[]string{"body", "as_of"}, "as_of", "want milliseconds since 1970, or a time like 2026-11-25T08:00:00Z"}
+	bad := shapeError{[]any{"body", "as_of"}, "as_of", "want milliseconds since 1970, or a time like 2026-11-25T08:00:00Z"}
 	switch d.Next() {
 	case jx.Null:
 		return nil, d.Null()
@@ -230,7 +234,7 @@ func parseText(d *jx.Decoder, key string, to *string) (err error) {
 		*to, err = d.Str()
 		return err
 	default:
-		return shapeError{[]string{"body", key}, "string_type", "want a string"}
+		return shapeError{[]any{"body", key}, "string_type", "want a string"}
 	}
 }
 
@@ -242,7 +246,7 @@ func parseFlag(d *jx.Decoder, key string, to *bool) (err error) {
 		*to, err = d.Bool()
 		return err
 	default:
-		return shapeError{[]string{"body", key}, "bool_type", "want true or false"}
+		return shapeError{[]any{"body", key}, "bool_type", "want true or false"}
 	}
 }
 
@@ -253,9 +257,9 @@ func parseBody(body []byte, member func(d *jx.Decoder, key string) error) error 
 	d.ResetBytes(body)
 	if d.Next() != jx.Object {
 		if !jx.Valid(body) {
-			return shapeError{[]string{"body"}, "json_invalid", "JSON decode error"}
+			return shapeError{[]any{"body"}, "json_invalid", "JSON decode error"}
 		}
-		return shapeError{[]string{"body"}, "model_attributes_type", "want a JSON object"}
+		return shapeError{[]any{"body"}, "model_attributes_type", "want a JSON object"}
 	}
 	err := d.Obj(member)
 	if err == nil && d.Next() != jx.Invalid {
@@ -271,5 +275,5 @@ func parseBody(body []byte, member func(d *jx.Decoder, key string) error) error 
 		return request
 	}
 	text := err.Error()
-	return shapeError{[]string{"body"}, "json_invalid", fmt.Sprintf("JSON decode error: %s", strings.ToValidUTF8(text[:min(len(text), 200)], "?"))}
+	return shapeError{[]any{"body"}, "json_invalid", fmt.Sprintf("JSON decode error: %s", strings.ToValidUTF8(text[:min(len(text), 200)], "?"))}
 }

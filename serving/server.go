@@ -17,24 +17,24 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
 
 	"millrace/features"
-	"millrace/features/keyspace"
 	"millrace/windows"
 )
 
 // Config is what a Server is made of.
 type Config struct {
 	// Listen is the address of the API; default 127.0.0.1:6566. It asks for no credentials: beyond loopback something in
-	// front of it must.
+	// front of it must. On loopback it refuses requests that name another host, so that no web page can reach it under a
+	// name of its own.
 	Listen string
 	// AdminListen is the address of /metrics and /debug/pprof; empty for none.
 	AdminListen string
-	// Redis is the online store, Bound the applied definitions.
+	// Redis is the online store, Bound the applied definitions. A single server is read with half of Timeout as the
+	// timeout of its commands; a cluster's client keeps its own.
 	Redis redis.UniversalClient
 	Bound *features.Bound
 	// Logger, Meter and Tracer may be nil: then nothing is said. Metrics answers /metrics; nil for none.
@@ -66,6 +66,7 @@ type Server struct {
 	shed     metric.Int64Counter
 	statuses metric.Int64Counter
 	counted  map[countKey]metric.MeasurementOption
+	measured sync.Map // measuredKey -> metric.RecordOption
 }
 
 // countKey is a view and a status.
@@ -100,19 +101,20 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxInFlight == 0 {
 		cfg.MaxInFlight = 1024
 	}
-	space := keyspace.Space{Project: cfg.Bound.Project}
+	tracer := cfg.Tracer.Tracer("millrace/serving")
 	s := &Server{
 		cfg: cfg, keyTypes: map[string]windows.Type{}, inFlight: make(chan struct{}, cfg.MaxInFlight),
-		tracer: cfg.Tracer.Tracer("millrace/serving"), counted: map[countKey]metric.MeasurementOption{},
-		store: &store{rdb: cfg.Redis, bound: cfg.Bound, space: space, ready: &readiness{rdb: cfg.Redis, bound: cfg.Bound, space: space}},
+		tracer: tracer, counted: map[countKey]metric.MeasurementOption{},
+		store: newStore(cfg.Redis, cfg.Bound, tracer),
 	}
 	s.buffers.New = func() any { return new([]byte) }
 	if single, ok := cfg.Redis.(*redis.Client); ok {
-		auto, err := single.AsyncAutoPipeline()
+		timed := single.WithTimeout(cfg.Timeout / 2)
+		auto, err := timed.AsyncAutoPipeline()
 		if err != nil {
 			return nil, fmt.Errorf("serving: %w", err)
 		}
-		s.store.auto = auto
+		s.store.rdb, s.store.ready.rdb, s.store.auto = timed, timed, auto
 	}
 	for _, e := range cfg.Bound.Entities {
 		for _, k := range e.Keys {
@@ -153,6 +155,9 @@ func (s *Server) routes() {
 	e.IPExtractor = echo.ExtractIPDirect() // a header must not say who is calling
 	e.HTTPErrorHandler = s.fail
 	e.Use(s.observe)
+	if loopback(s.cfg.Listen) {
+		e.Use(refuseOtherHosts)
+	}
 	e.GET("/healthz", func(c echo.Context) error { return c.JSONBlob(http.StatusOK, []byte(`{"status":"ok"}`)) })
 	e.GET("/readyz", s.readyz)
 	e.GET("/health", s.health)
@@ -162,8 +167,8 @@ func (s *Server) routes() {
 	e.GET("/v1/services", s.listServices)
 	e.POST("/get-online-features", s.feastFeatures, s.limit)
 	e.POST("/v1/online-features", s.rowFeatures, s.limit)
-	for _, path := range []string{"/push", "/write-to-online-store", "/materialize", "/materialize-incremental", "/search", "/retrieve-online-documents"} {
-		e.POST(path, s.unsupported)
+	for path := range elsewhere() {
+		e.POST(path, unsupported)
 	}
 	s.echo = e
 }
@@ -171,44 +176,66 @@ func (s *Server) routes() {
 // Handler answers the API, for tests and for servers that bring their own listener.
 func (s *Server) Handler() http.Handler { return s.echo }
 
+// Limits of connections: a caller that sends slowly must not hold a place for long.
+const (
+	headerTimeout  = 5 * time.Second
+	requestTimeout = 10 * time.Second // header and body
+	answerTimeout  = 60 * time.Second
+	idleTimeout    = 5 * time.Minute // Feast's clients keep theirs that long
+	maxHeader      = 16 << 10
+	stopTimeout    = 10 * time.Second
+)
+
 // Run serves until ctx ends, then drains: it says that it is not ready, lets requests finish, and returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	group, groupCtx := errgroup.WithContext(ctx)
-	serve := func(addr string, h http.Handler) error {
-		listener, err := (&net.ListenConfig{}).Listen(groupCtx, "tcp", addr)
-		if err != nil {
-			return fmt.Errorf("listen: %w", err)
+	if !loopback(s.cfg.Listen) {
+		s.cfg.Logger.Warn("the API listens beyond loopback and asks for no credentials", "addr", s.cfg.Listen)
+	}
+	servers := []*http.Server{{
+		Addr: s.cfg.Listen, Handler: s.echo, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: answerTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+	}}
+	if s.cfg.AdminListen != "" { // a profile takes as long as it is asked to
+		servers = append(servers, &http.Server{Addr: s.cfg.AdminListen, Handler: s.admin(), ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader})
+	}
+	listeners := make([]net.Listener, len(servers))
+	for i, server := range servers {
+		var err error
+		if listeners[i], err = (&net.ListenConfig{}).Listen(ctx, "tcp", server.Addr); err != nil {
+			for _, l := range listeners[:i] {
+				_ = l.Close()
+			}
+			return fmt.Errorf("serving: %w", err)
 		}
-		s.cfg.Logger.Info("listening", "addr", listener.Addr().String())
-		server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10}
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i, server := range servers {
+		s.cfg.Logger.Info("listening", "addr", listeners[i].Addr().String())
 		group.Go(func() error {
-			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve: %w", err)
+			if err := server.Serve(listeners[i]); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serving: %w", err)
 			}
 			return nil
 		})
 		group.Go(func() error {
 			<-groupCtx.Done()
 			s.stopping.Store(true)
-			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain+10*time.Second)
+			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain+stopTimeout)
 			defer cancel()
-			select {
-			case <-drain.Done():
-			case <-time.After(s.cfg.Drain):
+			if ctx.Err() != nil { // told to stop, and not failed
+				<-time.After(s.cfg.Drain)
 			}
-			return server.Shutdown(drain)
+			if err := server.Shutdown(drain); err != nil {
+				return errors.Join(fmt.Errorf("serving: stop: %w", err), server.Close())
+			}
+			return nil
 		})
-		return nil
 	}
-	if err := serve(s.cfg.Listen, s.echo); err != nil {
-		return err
+	err := group.Wait()
+	if s.store.auto != nil {
+		err = errors.Join(err, s.store.auto.Close())
 	}
-	if s.cfg.AdminListen != "" {
-		if err := serve(s.cfg.AdminListen, s.admin()); err != nil {
-			return err
-		}
-	}
-	return group.Wait()
+	return err
 }
 
 func (s *Server) admin() http.Handler {
@@ -220,53 +247,6 @@ func (s *Server) admin() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
-}
-
-// observe gives each request a span, a duration, and headers that every answer has.
-func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) (err error) {
-		start := time.Now()
-		r := c.Request()
-		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-		ctx, span := s.tracer.Start(ctx, r.Method+" "+c.Path(), trace.WithSpanKind(trace.SpanKindServer))
-		defer span.End()
-		ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-		defer cancel()
-		c.SetRequest(r.WithContext(ctx))
-		header := c.Response().Header()
-		header.Set("Cache-Control", "no-store")
-		if id := r.Header.Get("X-Request-Id"); id != "" && len(id) <= 128 {
-			header.Set("X-Request-Id", id)
-		}
-		defer func() {
-			if p := recover(); p != nil {
-				s.cfg.Logger.Error("panic in a handler", "route", c.Path(), "panic", fmt.Sprint(p))
-				err = errors.New("panic")
-			}
-			if err != nil {
-				c.Error(err)
-				err = nil
-			}
-			s.duration.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(
-				attribute.String("http.request.method", r.Method), attribute.String("http.route", c.Path()),
-				attribute.Int("http.response.status_code", c.Response().Status)))
-		}()
-		return next(c)
-	}
-}
-
-// limit refuses requests at once when too many are under way: a queue would only make all of them late.
-func (s *Server) limit(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		select {
-		case s.inFlight <- struct{}{}:
-			defer func() { <-s.inFlight }()
-			return next(c)
-		default:
-			s.shed.Add(c.Request().Context(), 1)
-			return unavailableError{errors.New("too many requests are under way")}
-		}
-	}
 }
 
 // readyz says whether the server can answer, and if not, why.
@@ -284,21 +264,19 @@ func (s *Server) readyz(c echo.Context) error {
 	if s.stopping.Load() {
 		fail("server", "stopping")
 	}
-	ctx := c.Request().Context()
-	incarnation, err := s.cfg.Redis.Get(ctx, s.store.space.Incarnation()).Result()
-	if err == nil || errors.Is(err, redis.Nil) {
-		err = s.store.ready.seen(ctx, incarnation)
-	}
-	if err != nil && !errors.Is(err, redis.Nil) {
-		fail("redis", err.Error())
+	known, err := s.store.ready.refresh(c.Request().Context())
+	if err != nil {
+		s.cfg.Logger.Warn("not ready", "error", err.Error())
+		fail("redis", "cannot be read")
 	} else {
+		checks = append(checks, check{Name: "redis", Status: "ok"})
 		for _, v := range s.cfg.Bound.Views {
-			if waits, ok := s.store.ready.missing()[v.Definition.Name]; ok {
+			if waits, ok := known.missing[v.Definition.Name]; ok {
 				// One view that is being built must not take the others out of service.
 				checks = append(checks, check{"view " + v.Definition.Name, "building", waits})
 			}
 		}
-		if len(checks) > 0 && len(checks) == len(s.cfg.Bound.Views) {
+		if len(known.missing) > 0 && len(known.missing) == len(s.cfg.Bound.Views) {
 			status = http.StatusServiceUnavailable
 		}
 	}
