@@ -149,7 +149,11 @@ func failFeast(c echo.Context, status int, err error) error {
 	} else if status >= http.StatusInternalServerError {
 		message = publicMessage(status)
 	}
-	inner, marshalErr := json.Marshal(map[string]string{"module": "feast.errors", "class": class, "message": message})
+	inner, marshalErr := json.Marshal(struct {
+		Module  string `json:"module"`
+		Class   string `json:"class"`
+		Message string `json:"message"`
+	}{"feast.errors", class, message})
 	if marshalErr != nil {
 		return marshalErr
 	}

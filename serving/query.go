@@ -130,7 +130,7 @@ func (s *Server) references(q *query) ([]string, error) {
 		service := s.cfg.Bound.Service(q.service)
 		if service == nil {
 			return nil, requestError{404, "FeatureServiceNotFoundException", "SERVICE_NOT_FOUND",
-				fmt.Sprintf("feature service %s does not exist in project %s", q.service, s.cfg.Bound.Project)}
+				fmt.Sprintf("Feature service %s does not exist in project %s", q.service, s.cfg.Bound.Project)}
 		}
 		var refs []string
 		for _, r := range service.Features {
@@ -163,16 +163,16 @@ func (s *Server) addReference(p *plan, ref string) error {
 	v := s.cfg.Bound.View(name)
 	if v == nil {
 		return requestError{404, "FeatureViewNotFoundException", "VIEW_NOT_FOUND",
-			fmt.Sprintf("feature view %s does not exist in project %s%s", name, s.cfg.Bound.Project, nearest(name, s.viewNames()))}
+			fmt.Sprintf("Feature view %s does not exist in project %s%s", name, s.cfg.Bound.Project, nearest(name, s.viewNames()))}
 	}
 	if version != 0 && version != s.ordinal(v) {
 		return requestError{404, "FeatureViewVersionNotFound", "VIEW_VERSION_NOT_FOUND",
-			fmt.Sprintf("version v%d of feature view %s is not served: the current one is v%d", version, name, s.ordinal(v))}
+			fmt.Sprintf("version v%d of view %s is not served: the current one is v%d", version, name, s.ordinal(v))}
 	}
 	f := v.FeatureIndex(feature)
 	if f < 0 {
 		return requestError{404, "FeastObjectNotFoundException", "FEATURE_NOT_FOUND",
-			fmt.Sprintf("feature %s does not exist in feature view %s%s", feature, name, nearest(feature, featureNames(v)))}
+			fmt.Sprintf("Feature %s does not exist in feature view %s%s", feature, name, nearest(feature, featureNames(v)))}
 	}
 	if version != 0 {
 		name += "@v" + strconv.Itoa(version)
