@@ -3,6 +3,7 @@ package serving
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -262,7 +263,7 @@ func parseBody(body []byte, member func(d *jx.Decoder, key string) error) error 
 		return shapeError{[]any{"body"}, "model_attributes_type", "want a JSON object"}
 	}
 	err := d.Obj(member)
-	if err == nil && d.Next() != jx.Invalid {
+	if err == nil && (d.Next() != jx.Invalid || !errors.Is(d.Skip(), io.EOF)) {
 		err = errors.New("bytes behind the object")
 	}
 	if err == nil {

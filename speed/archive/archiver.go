@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -123,25 +122,29 @@ func (a *Archiver) finish(ctx context.Context) {
 	defer cancel()
 	a.busy <- struct{}{}
 	err := a.write(last)
-	if err == nil {
-		err = a.write(last) // of what came while a write was under way
-	}
-	if err == nil {
-		err = kafka.CommitSync(last, a.client, a.reached())
-	}
+	<-a.busy
 	if err != nil {
 		a.log.Warn("records in hand are left to the next run", "error", err.Error())
+	} else if offsets := a.reached(); len(offsets) > 0 {
+		if err := kafka.CommitSync(last, a.client, offsets); err != nil { // nothing rests on it
+			a.log.Debug("last commit", "error", err.Error())
+		}
 	}
-	<-a.busy
 	a.abandon()
 }
 
-// abandon forgets all partitions, so that leaving the group writes nothing more.
+// abandon forgets everything, so that leaving the group writes nothing more.
 func (a *Archiver) abandon() {
+	a.busy <- struct{}{}
+	defer func() { <-a.busy }()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	clear(a.parts)
 	a.chunk = newChunk(a.cfg.Tracer)
+	a.resetRows()
+}
+
+func (a *Archiver) resetRows() {
 	for _, s := range a.all {
 		for _, t := range s.all() {
 			t.reset()
@@ -149,15 +152,19 @@ func (a *Archiver) abandon() {
 	}
 }
 
-// step polls once, and writes what is due. Rebalances wait for the poll's records to be taken, never for a store.
+// step polls once, and writes what is due. Rebalances wait until the poll's records are taken, never for a store.
 func (a *Archiver) step(ctx context.Context) error {
 	a.repair(ctx)
-	if err := a.poll(ctx); err != nil {
+	wait, most := a.ahead()
+	poll, cancel := context.WithTimeout(ctx, wait)
+	fetches := a.client.PollRecords(poll, most)
+	cancel()
+	if err := a.take(ctx, fetches); err != nil {
 		return err
 	}
 	a.busy <- struct{}{}
 	defer func() { <-a.busy }()
-	if a.chunk.steps != nil || a.due() {
+	if a.due() {
 		if err := a.write(ctx); err != nil {
 			return err
 		}
@@ -171,20 +178,26 @@ func (a *Archiver) due() bool {
 	return c.n >= a.cfg.ChunkRows || c.bytes >= a.cfg.ChunkBytes || !c.opened.IsZero() && time.Since(c.opened) >= a.cfg.ChunkWait
 }
 
-// poll takes what has come into the chunk in hand.
-func (a *Archiver) poll(ctx context.Context) error {
-	wait := time.Second
+// ahead is how long the next poll may last, and how many records it may bring.
+func (a *Archiver) ahead() (wait time.Duration, most int) {
+	a.busy <- struct{}{}
+	defer func() { <-a.busy }()
+	wait, most = time.Second, max(a.cfg.ChunkRows-a.chunk.n, 1)
 	switch {
-	case a.backfilling() || a.due():
+	case a.backfilling():
 		wait = time.Millisecond
 	case !a.chunk.opened.IsZero():
 		wait = max(time.Until(a.chunk.opened.Add(a.cfg.ChunkWait)), time.Millisecond)
 	}
-	poll, cancel := context.WithTimeout(ctx, wait)
-	fetches := a.client.PollRecords(poll, max(a.cfg.ChunkRows-a.chunk.n, 1))
-	cancel()
-	a.mu.Lock()
+	return wait, most
+}
+
+// take adds what was polled to the chunk in hand.
+func (a *Archiver) take(ctx context.Context, fetches kgo.Fetches) error {
 	defer a.client.AllowRebalance()
+	a.busy <- struct{}{}
+	defer func() { <-a.busy }()
+	a.mu.Lock()
 	defer a.mu.Unlock()
 	var failed error
 	fetches.EachError(func(topic string, id int32, err error) {
@@ -203,7 +216,10 @@ func (a *Archiver) poll(ctx context.Context) error {
 		}
 	})
 	for _, p := range a.parts {
-		a.chunk.takeGaps(p, received)
+		if p.next > p.written || len(p.gaps) > 0 { // a log that begins above 0 has no record to say so
+			a.chunk.open(received)
+		}
+		a.metrics.lag.Record(ctx, max(p.end-max(p.written, 0), 0), placeAttrs(p.place))
 	}
 	return nil
 }
@@ -238,7 +254,7 @@ func (f fatal) Unwrap() error { return f.error }
 
 func isFatal(err error) bool {
 	var f fatal
-	return errors.As(err, &f) || errors.Is(err, ErrTable) || errors.Is(err, clickhouse.ErrBatchInvalid)
+	return errors.As(err, &f) || errors.Is(err, ErrTable)
 }
 
 // How long one attempt of a step may take, and how long the pauses between attempts grow.

@@ -269,11 +269,11 @@ func (b *bench) checkDeadLetters(rejected []string) {
 			for _, h := range r.Headers {
 				headers[h.Key] = string(h.Value)
 			}
-			at := headers["millrace.partition"] + "/" + headers["millrace.offset"]
+			at := headers["__streams.errors.partition"] + "/" + headers["__streams.errors.offset"]
 			var p, o int
 			_, _ = fmt.Sscanf(at, "%d/%d", &p, &o)
 			from := b.log[p][o]
-			if !bytes.Equal(r.Key, from.Key) || !bytes.Equal(r.Value, from.Value) || headers["millrace.reason"] == "" || len(r.Headers) != len(from.Headers)+7 {
+			if !bytes.Equal(r.Key, from.Key) || !bytes.Equal(r.Value, from.Value) || headers["millrace.dlq.rule"] == "" || len(r.Headers) != len(from.Headers)+archive.OwnHeaders {
 				b.t.Fatalf("dead letter of %s: %q %q %v", at, r.Key, r.Value, slices.Sorted(maps.Keys(headers)))
 			}
 			delete(want, at)

@@ -8,8 +8,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/google/uuid"
-
 	"millrace/features/tables"
 	"millrace/windows"
 )
@@ -80,7 +78,7 @@ func (a *Archiver) backfill(ctx context.Context) error {
 		l.told = time.Now()
 		a.log.Info("backfill begins", "table", name, "log", l.log, "partition", l.partition, "next", l.next, "end", l.end)
 	}
-	next, id := l.next, uuid.NewString()
+	next, id := l.next, newToken()
 	if err := a.persist(ctx, "backfill read", func(ctx context.Context) (err error) {
 		next, err = a.decodeAgain(ctx, l)
 		return err
@@ -96,7 +94,9 @@ func (a *Archiver) backfill(ctx context.Context) error {
 	l.fresh.reset()
 	progress := newProgress()
 	progress.add(name, l.log, l.partition, a.reachedBy(p, l, next))
-	if err := a.persist(ctx, "backfill progress", func(ctx context.Context) error { return progress.send(ctx, a.cfg.ClickHouse, progress.table.Name+" "+id) }); err != nil {
+	if err := a.persist(ctx, "backfill progress", func(ctx context.Context) error {
+		return progress.send(ctx, a.cfg.ClickHouse, progress.table.Name+" "+id)
+	}); err != nil {
 		return fmt.Errorf("backfill: %w", err)
 	}
 	a.metrics.backfilled(ctx, l.source.source.Name, rows)

@@ -3,9 +3,9 @@ package archive
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -52,7 +52,6 @@ func (c *chunk) take(p *part, records []*kgo.Record, received time.Time) {
 		if r.Offset >= p.next { // a fetch may repeat records
 			c.add(p, r, received)
 			p.next = r.Offset + 1
-			c.open(received)
 		}
 		r.Recycle()
 	}
@@ -104,24 +103,24 @@ type gap struct {
 }
 
 // takeGaps records offsets that could not be read, one row of the quarantine for each range, at its first position.
-func (c *chunk) takeGaps(p *part, received time.Time) {
+func (c *chunk) takeGaps(p *part, found time.Time) {
 	for _, g := range p.gaps {
-		nothing := &kgo.Record{Timestamp: received}
+		nothing := &kgo.Record{Timestamp: found}
 		at := windows.Position{Log: p.log, Partition: p.id, Offset: g.from}
-		c.quarantine.add(g.source.Name, nothing, at, received, &features.Rejection{Reason: g.reason, Detail: g.detail})
+		c.quarantine.add(g.source.Name, nothing, at, found, &features.Rejection{Reason: g.reason, Detail: g.detail})
 		c.lost[p.topic] += g.to - g.from
 	}
 	p.gaps = nil
-	if p.next > p.written {
-		c.open(received) // also a log that begins above 0 has a position to be told
-	}
 }
 
 // freeze decides what the chunk's write does. It reports whether there is anything to do.
 func (a *Archiver) freeze(c *chunk) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	c.began = time.Now()
+	c.extents = nil
 	for _, p := range a.parts {
+		c.takeGaps(p, c.began) // here, so that no progress passes a gap that is not recorded
 		if p.next > p.written {
 			c.extents = append(c.extents, extent{p, p.next})
 		}
@@ -132,8 +131,7 @@ func (a *Archiver) freeze(c *chunk) bool {
 		c.opened = time.Time{}
 		return false
 	}
-	c.began = time.Now()
-	id := uuid.NewString()
+	id := newToken()
 	for _, s := range a.all {
 		for _, t := range s.all() {
 			c.insert(a, t, id)
@@ -174,6 +172,12 @@ func (c *chunk) insert(a *Archiver, r *rows, id string) {
 	}
 }
 
+func newToken() string { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) }
+
+// thaw makes a chunk whose write was cut short one that records may be added to. It will be written anew, with other tokens;
+// what was written already collapses by position.
+func (c *chunk) thaw() { c.steps, c.next = nil, 0 }
+
 // write writes the chunk in hand: raw records, clean rows, quarantine, dead letters, and last how far the tables reach. After
 // a crash between two steps the next run does all of it again.
 func (a *Archiver) write(ctx context.Context) error {
@@ -207,14 +211,9 @@ func (a *Archiver) written(ctx context.Context, c *chunk) {
 		for i := range e.part.reached {
 			e.part.reached[i] = max(e.part.reached[i], e.next)
 		}
-		a.metrics.lag.Record(ctx, max(e.part.end-e.part.written, 0), placeAttrs(e.part.place))
 	}
 	a.mu.Unlock()
-	for _, s := range a.all {
-		for _, t := range s.all() {
-			t.reset()
-		}
-	}
+	a.resetRows()
 	a.chunk = &chunk{quarantine: c.quarantine, dead: c.dead[:0], counts: tally{}, lost: map[string]int64{}, links: c.links}
 	a.chunk.quarantine.reset()
 	a.commit(ctx)

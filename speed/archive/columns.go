@@ -58,7 +58,7 @@ func (r *rows) send(ctx context.Context, conn driver.Conn, token string) error {
 	for i, c := range r.columns {
 		if err := c.send(batch.Column(i)); err != nil {
 			_ = batch.Abort()
-			return fmt.Errorf("insert into %s, column %s: %w", r.table.Name, r.table.Columns[i].Name, err)
+			return fatal{fmt.Errorf("insert into %s, column %s: %w", r.table.Name, r.table.Columns[i].Name, err)}
 		}
 	}
 	if err := batch.Send(); err != nil {

@@ -91,6 +91,8 @@ const (
 	// deadLetterRoom is how much larger a dead letter's batch may be than its record's: for our headers, and for batches that
 	// were compressed.
 	deadLetterRoom = 1 << 20
+	// maxBatchBytes bounds a batch whatever the topic takes: less than what kgo writes in one request.
+	maxBatchBytes = 64 << 20
 )
 
 func newDeadLetters(brokers []string, log *slog.Logger, more []kgo.Opt) (*deadLetters, error) {
@@ -168,8 +170,8 @@ func (d *deadLetters) configured(ctx context.Context, topic string) int32 {
 	}
 	for _, entry := range c.Configs {
 		if entry.Key == "max.message.bytes" && entry.Value != nil {
-			if n, err := strconv.ParseInt(*entry.Value, 10, 32); err == nil && n < 1<<30-deadLetterRoom {
-				return int32(n)
+			if n, err := strconv.ParseInt(*entry.Value, 10, 32); err == nil && n > 0 {
+				return int32(min(n, maxBatchBytes))
 			}
 		}
 	}

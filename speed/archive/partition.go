@@ -122,7 +122,7 @@ var errLogCut = errors.New("the archive reaches past the end of the log: its top
 
 // newPart finds out where a partition goes on.
 func (a *Archiver) newPart(at place, reached map[progressKey]int64, offered extents) (*part, error) {
-	p := &part{place: at, log: a.cfg.Bound.Logs[at.topic].ID, sources: a.sources[at.topic], next: -1, written: -1}
+	p := &part{place: at, log: a.cfg.Bound.Logs[at.topic].ID, sources: a.sources[at.topic], written: -1}
 	have := offered[at]
 	p.end = have.end
 	for _, s := range p.sources {
@@ -133,19 +133,12 @@ func (a *Archiver) newPart(at place, reached map[progressKey]int64, offered exte
 		if known && from < have.start {
 			a.lose(p, s.source, from, have.start)
 		}
+		p.reached = append(p.reached, from)
 		if p.written < 0 || from < p.written {
 			p.written = from
 		}
-		from = max(from, have.start)
-		if p.next < 0 || from < p.next {
-			p.next = from
-		}
-		p.reached = append(p.reached, from)
 	}
-	// A gap, or a log that begins above 0, is written like records are: until then the tables reach less far.
-	for i, s := range p.sources {
-		p.reached[i] = min(p.reached[i], max(reached[progressKey{s.raw.table.Name, p.log, at.id}], 0))
-	}
+	p.next = max(p.written, have.start)
 	p.lagging = a.lags(p, reached, offered.partitions(at.topic))
 	return p, nil
 }
@@ -184,7 +177,8 @@ func (a *Archiver) mend(ctx context.Context, p *part) error {
 		a.goOn(p, bomb.NextOffset, bomb.Epoch)
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptWithin)
+	const within = 2 * time.Second // a rebalance waits for it
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	offered, err := a.offered(ctx, p.topic)
 	if err != nil {
@@ -217,6 +211,7 @@ func (a *Archiver) revoked(ctx context.Context, _ *kgo.Client, gone map[string][
 	case a.busy <- struct{}{}:
 		if err := a.write(ctx); err != nil {
 			a.log.Warn("records in hand are left to the next owner", "error", err.Error())
+			a.chunk.thaw()
 		}
 		<-a.busy
 	case <-ctx.Done():
