@@ -73,15 +73,18 @@ func (f *Folder) Run(ctx context.Context) error {
 		kgo.AdjustFetchOffsetsFn(f.assigned),
 		kgo.OnPartitionsRevoked(f.revoked),
 		kgo.OnPartitionsLost(f.lost))
-	client, err := kgo.NewClient(append(opts, f.cfg.ClientOptions...)...)
+	var err error
+	if f.admin, err = kafka.OpenAdmin(ctx, f.cfg.Brokers, f.cfg.Bound, f.cfg.ClientOptions...); err != nil {
+		return err
+	}
+	defer f.admin.Close()
+	f.mu.Lock() // callbacks may come before the client is ours to keep
+	f.client, err = kgo.NewClient(append(opts, f.cfg.ClientOptions...)...)
+	f.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("kafka client: %w", err)
 	}
-	f.client, f.admin = client, kadm.NewClient(client)
-	defer client.CloseAllowingRebalance()
-	if err := kafka.CheckTopics(ctx, f.admin, f.cfg.Bound); err != nil {
-		return err
-	}
+	defer f.client.CloseAllowingRebalance()
 	for ctx.Err() == nil {
 		if err := f.step(ctx); err != nil && ctx.Err() == nil {
 			return err

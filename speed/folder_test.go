@@ -463,8 +463,10 @@ func TestRefusesARedisThatEvicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := b.start()
-	if err := w.stop(); err == nil || !strings.Contains(err.Error(), "allkeys-lru") {
+	if err := <-w.done; err == nil || !strings.Contains(err.Error(), "allkeys-lru") {
 		t.Fatalf("got %v, want a refusal that names the policy", err)
+	} else {
+		w.done <- err
 	}
 }
 

@@ -80,22 +80,25 @@ func (a *Archiver) Run(ctx context.Context) error {
 		kgo.AdjustFetchOffsetsFn(a.assigned),
 		kgo.OnPartitionsRevoked(a.revoked),
 		kgo.OnPartitionsLost(a.lost))
-	client, err := kgo.NewClient(append(opts, a.cfg.ClientOptions...)...)
-	if err != nil {
-		return fmt.Errorf("kafka client: %w", err)
+	var err error
+	if a.admin, err = kafka.OpenAdmin(ctx, a.cfg.Brokers, a.cfg.Bound, a.cfg.ClientOptions...); err != nil {
+		return err
 	}
-	defer client.CloseAllowingRebalance()
-	a.client, a.admin = client, kadm.NewClient(client)
+	defer a.admin.Close()
 	if a.dead, err = newDeadLetters(a.cfg.Brokers, a.log, a.cfg.ClientOptions); err != nil {
 		return err
 	}
 	defer a.dead.client.Close()
-	if err := kafka.CheckTopics(ctx, a.admin, a.cfg.Bound); err != nil {
-		return err
-	}
 	if err := a.persist(ctx, "tables", func(ctx context.Context) error { return CheckTables(ctx, a.cfg.ClickHouse, a.cfg.Bound.Compiled) }); err != nil {
 		return stopped(ctx, err)
 	}
+	a.mu.Lock() // callbacks may come before the client is ours to keep
+	a.client, err = kgo.NewClient(append(opts, a.cfg.ClientOptions...)...)
+	a.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("kafka client: %w", err)
+	}
+	defer a.client.CloseAllowingRebalance()
 	for ctx.Err() == nil {
 		if err := a.step(ctx); err != nil {
 			if ctx.Err() == nil || isFatal(err) {

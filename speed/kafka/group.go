@@ -3,10 +3,14 @@
 package kafka
 
 import (
+	"context"
+	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"millrace/features"
 	"millrace/internal/recordpool"
 )
 
@@ -15,6 +19,21 @@ type Group struct {
 	Brokers []string
 	Name    string
 	Topics  []string
+}
+
+// OpenAdmin returns a client for questions, once the topics of b are those that were applied: a member that joined its group
+// before that check would take over partitions that it must not read. The caller closes it.
+func OpenAdmin(ctx context.Context, brokers []string, b *features.Bound, more ...kgo.Opt) (*kadm.Client, error) {
+	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(brokers...)}, more...)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	admin := kadm.NewClient(client)
+	if err := CheckTopics(ctx, admin, b); err != nil {
+		admin.Close()
+		return nil, err
+	}
+	return admin, nil
 }
 
 // GroupOptions returns the client options of a member. The caller adds AdjustFetchOffsetsFn and the callbacks.
