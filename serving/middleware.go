@@ -152,8 +152,10 @@ func refuseOtherHosts(next echo.HandlerFunc) echo.HandlerFunc {
 			host = name
 		}
 		if host != "" && host != "localhost" && net.ParseIP(strings.Trim(host, "[]")) == nil {
-			return requestError{http.StatusMisdirectedRequest, "FeastError", "MISDIRECTED_REQUEST",
-				"this server listens on loopback only, under the name localhost or an address"}
+			return requestError{
+				http.StatusMisdirectedRequest, "FeastError", "MISDIRECTED_REQUEST",
+				"this server listens on loopback only, under the name localhost or an address",
+			}
 		}
 		return next(c)
 	}

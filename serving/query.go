@@ -104,8 +104,10 @@ func (s *Server) resolve(q *query) (*plan, error) {
 				name = v.name + "__" + name
 			}
 			if seen[name] {
-				return nil, requestError{422, "FeatureNameCollisionError", "NAME_COLLISION",
-					fmt.Sprintf("two columns would be named %s: ask for each feature once, and set full_feature_names where views have features of one name", name)}
+				return nil, requestError{
+					422, "FeatureNameCollisionError", "NAME_COLLISION",
+					fmt.Sprintf("two columns would be named %s: ask for each feature once, and set full_feature_names where views have features of one name", name),
+				}
 			}
 			seen[name] = true
 			p.names = append(p.names, name)
@@ -129,8 +131,10 @@ func (s *Server) references(q *query) ([]string, error) {
 	if q.service != "" {
 		service := s.cfg.Bound.Service(q.service)
 		if service == nil {
-			return nil, requestError{404, "FeatureServiceNotFoundException", "SERVICE_NOT_FOUND",
-				fmt.Sprintf("Feature service %s does not exist in project %s", q.service, s.cfg.Bound.Project)}
+			return nil, requestError{
+				404, "FeatureServiceNotFoundException", "SERVICE_NOT_FOUND",
+				fmt.Sprintf("Feature service %s does not exist in project %s", q.service, s.cfg.Bound.Project),
+			}
 		}
 		var refs []string
 		for _, r := range service.Features {
@@ -162,17 +166,23 @@ func (s *Server) addReference(p *plan, ref string) error {
 	name, version := splitVersion(name)
 	v := s.cfg.Bound.View(name)
 	if v == nil {
-		return requestError{404, "FeatureViewNotFoundException", "VIEW_NOT_FOUND",
-			fmt.Sprintf("Feature view %s does not exist in project %s%s", name, s.cfg.Bound.Project, nearest(name, s.viewNames()))}
+		return requestError{
+			404, "FeatureViewNotFoundException", "VIEW_NOT_FOUND",
+			fmt.Sprintf("Feature view %s does not exist in project %s%s", name, s.cfg.Bound.Project, nearest(name, s.viewNames())),
+		}
 	}
 	if version != 0 && version != s.ordinal(v) {
-		return requestError{404, "FeatureViewVersionNotFound", "VIEW_VERSION_NOT_FOUND",
-			fmt.Sprintf("version v%d of view %s is not served: the current one is v%d", version, name, s.ordinal(v))}
+		return requestError{
+			404, "FeatureViewVersionNotFound", "VIEW_VERSION_NOT_FOUND",
+			fmt.Sprintf("version v%d of view %s is not served: the current one is v%d", version, name, s.ordinal(v)),
+		}
 	}
 	f := v.FeatureIndex(feature)
 	if f < 0 {
-		return requestError{404, "FeastObjectNotFoundException", "FEATURE_NOT_FOUND",
-			fmt.Sprintf("Feature %s does not exist in feature view %s%s", feature, name, nearest(feature, featureNames(v)))}
+		return requestError{
+			404, "FeastObjectNotFoundException", "FEATURE_NOT_FOUND",
+			fmt.Sprintf("Feature %s does not exist in feature view %s%s", feature, name, nearest(feature, featureNames(v))),
+		}
 	}
 	if version != 0 {
 		name += "@v" + strconv.Itoa(version)

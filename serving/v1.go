@@ -81,8 +81,10 @@ func (s *Server) listViews(c echo.Context) error {
 func (s *Server) showView(c echo.Context) error {
 	v := s.cfg.Bound.View(c.Param("name"))
 	if v == nil {
-		return requestError{404, "FeatureViewNotFoundException", "VIEW_NOT_FOUND",
-			fmt.Sprintf("no view %q in project %s%s", c.Param("name"), s.cfg.Bound.Project, nearest(c.Param("name"), s.viewNames()))}
+		return requestError{
+			404, "FeatureViewNotFoundException", "VIEW_NOT_FOUND",
+			fmt.Sprintf("no view %q in project %s%s", c.Param("name"), s.cfg.Bound.Project, nearest(c.Param("name"), s.viewNames())),
+		}
 	}
 	return c.JSON(http.StatusOK, s.describe(v))
 }

@@ -133,8 +133,12 @@ func (p ports) choose() (at endpoints, err error) {
 		port int
 		to   *string
 	}{
-		{"kafka", p.Kafka, &at.Kafka}, {"redis", p.Redis, &at.Redis}, {"clickhouse", p.Clickhouse, &at.Clickhouse},
-		{"http", p.HTTP, &at.HTTP}, {"admin", p.Admin, &at.Admin}, {"speed", p.Speed, &at.Speed},
+		{"kafka", p.Kafka, &at.Kafka},
+		{"redis", p.Redis, &at.Redis},
+		{"clickhouse", p.Clickhouse, &at.Clickhouse},
+		{"http", p.HTTP, &at.HTTP},
+		{"admin", p.Admin, &at.Admin},
+		{"speed", p.Speed, &at.Speed},
 	} {
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(want.port))) //nolint:noctx // a local bind does not block
 		if err != nil {

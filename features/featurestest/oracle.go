@@ -175,7 +175,9 @@ func grid(x float64) *big.Rat {
 
 func num(t windows.Time) *big.Int                 { return big.NewInt(int64(t)) }
 func add(t windows.Time, d windows.Span) *big.Int { return num(t).Add(num(t), big.NewInt(int64(d))) }
+
 func sub(t windows.Time, d windows.Span) *big.Int { return num(t).Sub(num(t), big.NewInt(int64(d))) }
+
 func floor(t *big.Int, h windows.Span) *big.Int {
 	d := big.NewInt(int64(h))
 	q, _ := new(big.Int).DivMod(t, d, new(big.Int)) // Euclidean: rounds down for h > 0

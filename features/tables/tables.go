@@ -137,8 +137,13 @@ func Runs() Table {
 	return Table{
 		Name: "runs",
 		Columns: []Column{
-			{"run", "UInt64"}, {"view", "String"}, {"version", "UInt32"}, {"state", "LowCardinality(String)"},
-			{"document", "String"}, {"detail", "String"}, {"at", "DateTime64(3, 'UTC')"},
+			{"run", "UInt64"},
+			{"view", "String"},
+			{"version", "UInt32"},
+			{"state", "LowCardinality(String)"},
+			{"document", "String"},
+			{"detail", "String"},
+			{"at", "DateTime64(3, 'UTC')"},
 		},
 		engine: "MergeTree ORDER BY (run, at)",
 	}
