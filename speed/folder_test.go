@@ -226,7 +226,7 @@ func (b *bench) waitFolded() {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("not folded: %s", behind)
 		}
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // a real broker and a real store: there is nothing to wait on but them
+		time.Sleep(10 * time.Millisecond) // a real broker and a real store: there is nothing to wait on but them
 	}
 }
 
@@ -346,7 +346,7 @@ func TestCrashesLoseAndRepeatNothing(t *testing.T) {
 		w := b.start()
 		for range 1 + rng.IntN(4) {
 			b.produce(rng, 1+rng.IntN(60))
-			time.Sleep(time.Duration(rng.IntN(30)) * time.Millisecond) //nolint:forbidigo // the crash comes at a random moment
+			time.Sleep(time.Duration(rng.IntN(30)) * time.Millisecond) // the crash comes at a random moment
 		}
 		if rng.IntN(4) == 0 {
 			if err := w.stop(); err != nil {

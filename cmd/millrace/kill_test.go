@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,16 +29,16 @@ func TestKillNineLosesNothing(t *testing.T) {
 	for i, victim := range victims {
 		done := make(chan error, 1)
 		from := 1 + i*slice
-		first := d.produce(from, from+slice-1) // with the addresses of now
-		go func() { done <- first() }()
-		time.Sleep(time.Duration(100+rng.IntN(1500)) * time.Millisecond) //nolint:forbidigo // the kill comes at a random moment
+		go func() { done <- d.produce(from, from+slice-1) }()
+		time.Sleep(time.Duration(100+rng.IntN(1500)) * time.Millisecond)
 		d.kill(victim)
 		if err := <-done; err != nil {
 			if victim != "dev" {
 				t.Fatal(err)
 			}
 			// The broker died too. What was acknowledged is in the log; sending all of it again only makes the log longer.
-			if err := d.produce(from, from+slice-1)(); err != nil {
+			t.Logf("again: %v", err)
+			if err := d.produce(from, from+slice-1); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -77,8 +78,15 @@ const weblog = "../../examples/weblog"
 func (d *devUnderTest) start() {
 	d.t.Helper()
 	_ = os.Remove(filepath.Join(d.data, "endpoints.json"))
-	d.cmd = exec.Command(d.binary, "dev", "--definitions", weblog+"/features.yaml", "--data-dir", d.data, "--partitions", "3", //nolint:noctx // it outlives nothing: killed below
-		"--port-kafka", "0", "--port-redis", "0", "--port-clickhouse", "0", "--port-http", "0", "--port-admin", "0", "--port-speed", "0")
+	port := func(address string) string { // free at first, the same ones later
+		if _, port, err := net.SplitHostPort(address); err == nil {
+			return port
+		}
+		return "0"
+	}
+	d.cmd = exec.Command(d.binary, "dev", "--definitions", weblog+"/features.yaml", "--data-dir", d.data, "--partitions", "3",
+		"--port-kafka", port(d.at.Kafka), "--port-redis", port(d.at.Redis), "--port-clickhouse", port(strings.TrimPrefix(d.at.Clickhouse, "http://")),
+		"--port-http", port(d.at.HTTP), "--port-admin", port(d.at.Admin), "--port-speed", port(d.at.Speed))
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {
@@ -101,7 +109,7 @@ func (d *devUnderTest) start() {
 		if time.Now().After(deadline) {
 			d.t.Fatalf("millrace dev does not come up: %v", err)
 		}
-		time.Sleep(20 * time.Millisecond) //nolint:forbidigo // a real process
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -125,7 +133,7 @@ func (d *devUnderTest) kill(victim string) {
 		if time.Now().After(deadline) {
 			d.t.Fatalf("millrace dev has no part %s", victim)
 		}
-		time.Sleep(20 * time.Millisecond) //nolint:forbidigo // a real process
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -154,14 +162,12 @@ func childOf(parent int, subcommand string) int {
 	return 0
 }
 
-func (d *devUnderTest) produce(from, to int) func() error {
+func (d *devUnderTest) produce(from, to int) error {
 	cmd := d.command("produce", "access", weblog+"/access.log", "--format", "combined", "--from-line", strconv.Itoa(from), "--limit", strconv.Itoa(to-from+1), "--speed", "20000x")
-	return func() error {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("produce: %w\n%s", err, out)
-		}
-		return nil
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("produce: %w\n%s", err, out)
 	}
+	return nil
 }
 
 func (d *devUnderTest) mustRun(args ...string) string {
@@ -175,6 +181,7 @@ func (d *devUnderTest) mustRun(args ...string) string {
 
 func (d *devUnderTest) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(d.t.Context(), d.binary, args...)
+	cmd.WaitDelay = time.Second
 	cmd.Env = append(os.Environ(), "MILLRACE_DEFINITIONS="+weblog+"/features.yaml", "MILLRACE_KAFKA="+d.at.Kafka, "MILLRACE_REDIS="+d.at.Redis,
 		"MILLRACE_CLICKHOUSE="+d.at.Clickhouse, "MILLRACE_URL=http://"+d.at.HTTP)
 	return cmd

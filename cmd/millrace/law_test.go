@@ -360,7 +360,7 @@ func (p *path) waitForEnd() {
 		if time.Now().After(deadline) {
 			p.t.Fatal(behind)
 		}
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // real stores: there is nothing to wait on but them
+		time.Sleep(10 * time.Millisecond) // real stores: there is nothing to wait on but them
 	}
 }
 

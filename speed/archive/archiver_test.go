@@ -167,7 +167,7 @@ func (b *bench) waitArchived() {
 		if time.Now().After(deadline) {
 			b.t.Fatal(behind)
 		}
-		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // real stores: there is nothing to wait on but them
+		time.Sleep(5 * time.Millisecond) // real stores: there is nothing to wait on but them
 	}
 }
 

@@ -31,6 +31,8 @@ func newClient(cfg Config, topic string) (*kgo.Client, error) {
 		kgo.MaxBufferedRecords(50_000),                                          // a second's worth; more only delays a stop
 		kgo.MaxBufferedBytes(64<<20),                                            // large records would make that 50 GB
 		kgo.RecordDeliveryTimeout(deliveryTimeout),                              // else a broker that is gone hangs the run
+		// The timeout holds for what is in flight too: it may be in the log, and the next run may add it again, which the summary says.
+		kgo.AllowIdempotentProduceCancellation(),
 		kgo.WithHooks(hooks...),
 	)
 	if err != nil {
