@@ -36,7 +36,7 @@ func (r *Runner) record(ctx context.Context, v *features.BoundView, run features
 	if err != nil {
 		return fmt.Errorf("record run %d: %w", run.ID, err)
 	}
-	defer func() { _ = batch.Abort() }() // of no effect once it is sent
+	defer func() { _ = batch.Close() }()
 	if err := batch.Append(run.ID, v.Definition.Name, run.Version, state, string(document(run)), detail, time.Now().UTC()); err != nil {
 		return fmt.Errorf("record run %d: %w", run.ID, err)
 	}

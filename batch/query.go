@@ -204,7 +204,7 @@ func (e events) states(level windows.LevelInfo) []string {
 		copy(words[c.Word:], s.words)
 		copy(texts[c.Text:], s.texts)
 	}
-	return append(words, texts...)
+	return slices.Concat(words, texts)
 }
 
 func zero(t windows.Type) string {

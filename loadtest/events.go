@@ -52,7 +52,8 @@ func (g *generator) next() (user int, value []byte) {
 	s.count++
 	s.sum += amount
 	s.max, s.last = max(s.max, amount), ts
-	b := append(g.buf[:0], `{"user":"`...)
+	b := g.buf[:0]
+	b = append(b, `{"user":"`...)
 	b = append(b, userName(user)...)
 	b = append(b, `","ts":`...)
 	b = strconv.AppendInt(b, ts, 10)

@@ -55,7 +55,8 @@ func floorServe(ctx context.Context, args []string, _ io.Writer) error {
 			return err
 		}
 		buf := buffers.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
-		out := append((*buf)[:0], `{"results":[{"values":["`...)
+		out := (*buf)[:0]
+		out = append(out, `{"results":[{"values":["`...)
 		out = append(out, user...)
 		out = append(out, `"],"statuses":["PRESENT"],"event_timestamps":["1970-01-01T00:00:00Z"]}`...)
 		for i := range names {

@@ -47,7 +47,7 @@ func (p *process) wait(limit time.Duration) (cpu time.Duration, err error) {
 	case err = <-p.done:
 	case <-time.After(limit):
 		_ = p.cmd.Process.Kill()
-		<-p.done
+		<-p.done //nolint:errcheck // how it ended is no news: it was killed
 		return 0, fmt.Errorf("%s did not end within %s\n%s", p.name, limit, p.log.Bytes())
 	}
 	if err != nil {
@@ -145,7 +145,7 @@ func (s *stage) add(name, path string, args ...string) error {
 func (s *stage) close() {
 	for _, p := range s.parts {
 		_ = p.cmd.Process.Kill()
-		<-p.done
+		<-p.done //nolint:errcheck // how it ended is no news: it was killed
 	}
 	if s.rdb != nil {
 		_ = s.rdb.Close()

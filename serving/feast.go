@@ -78,8 +78,7 @@ func (s *Server) body(c echo.Context) ([]byte, error) {
 	} else {
 		body, err = io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, maxBody))
 	}
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, requestError{413, "FeastError", "BODY_TOO_LARGE", fmt.Sprintf("the body is larger than %d bytes: split the request", maxBody)}
 	}
 	if err != nil {
@@ -134,17 +133,14 @@ func unsupported(c echo.Context) error { return elsewhere()[c.Path()] }
 // failFeast writes an error as Feast's clients read it: an object inside a JSON string, except for what its framework itself
 // refuses.
 func failFeast(c echo.Context, status int, err error) error {
-	var shape shapeError
-	if errors.As(err, &shape) {
+	if shape, ok := errors.AsType[shapeError](err); ok {
 		return c.JSON(status, map[string]any{"detail": []map[string]any{{"type": shape.kind, "loc": shape.loc, "msg": shape.msg}}})
 	}
-	var framework *echo.HTTPError
-	if errors.As(err, &framework) {
+	if _, ok := errors.AsType[*echo.HTTPError](err); ok {
 		return c.JSON(status, map[string]string{"detail": http.StatusText(status)})
 	}
 	class, message := "FeastError", err.Error()
-	var request requestError
-	if errors.As(err, &request) {
+	if request, ok := errors.AsType[requestError](err); ok {
 		class = request.class
 	} else if status >= http.StatusInternalServerError {
 		message = publicMessage(status)

@@ -287,7 +287,7 @@ func strict(t testing.TB, data []byte, to any) {
 	if err := d.Decode(to); err != nil {
 		t.Fatalf("%v in %s", err, data)
 	}
-	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // Token returns it as it is
+	if _, err := d.Token(); err != io.EOF { // Token returns it as it is
 		t.Fatalf("bytes behind the document: %s", data)
 	}
 }

@@ -132,7 +132,8 @@ func contract(t *testing.T, s *Server, r *http.Request, w *httptest.ResponseReco
 			}
 			return
 		}
-		for media = range answer.Content {
+		for only := range answer.Content {
+			media = only
 		}
 		pointer = append(pointer, "content", media, "schema")
 	}

@@ -24,8 +24,6 @@ type store struct {
 
 // errConflict is returned when a unit's marker is not the one this worker wrote last: another owner is there, or Redis lost
 // acknowledged writes. Nothing was written.
-var errConflict = errors.New("the unit's marker is not this worker's")
-
 // flushScript compares, then writes fields and marker. KEYS: marker, hashes. ARGV: the marker expected (empty: none), the new
 // one, then for each hash the number of arguments that follow for it, fields and values. It returns the marker found, which
 // is the new one where it was written.
@@ -169,17 +167,14 @@ func (s *store) runBatch(ctx context.Context, script *redis.Script, calls []call
 			return nil, errors.Join(ctx.Err(), execErr)
 		case <-time.After(backoff):
 		}
-		var err error
-		if pending, err = s.resolve(ctx, calls, failed, found); err != nil && ctx.Err() != nil {
-			return nil, err
-		}
+		pending = s.resolve(ctx, calls, failed, found)
 	}
 }
 
 // resolve reads the markers of calls whose outcome is unknown. One that has the new marker was applied; one that has the
 // expected marker was not, and is tried again: should the first attempt still arrive, one of the two fails its compare and
 // the marker is right either way. Anything else is a conflict, reported as found.
-func (s *store) resolve(ctx context.Context, calls []call, failed []int, found []string) (again []int, err error) {
+func (s *store) resolve(ctx context.Context, calls []call, failed []int, found []string) (again []int) {
 	pipe := s.rdb.Pipeline()
 	cmds := make([]*redis.StringCmd, len(failed))
 	for i, c := range failed {
@@ -201,7 +196,7 @@ func (s *store) resolve(ctx context.Context, calls []call, failed []int, found [
 		}
 		found[c] = text
 	}
-	return again, nil
+	return again
 }
 
 // retryable reports whether an error is of the connection or of Redis' present state, not of the call.

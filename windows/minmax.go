@@ -8,7 +8,7 @@ import (
 // minAggregate and maxAggregate keep the least and the greatest value; texts compare by bytes. State: whether there is one,
 // and the value.
 var (
-	minAggregate = extreme("min", func(t Type, a, b Partial) bool { return lessValue(t, a, b) })
+	minAggregate = extreme("min", lessValue)
 	maxAggregate = extreme("max", func(t Type, a, b Partial) bool { return lessValue(t, b, a) })
 )
 

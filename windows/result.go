@@ -87,6 +87,7 @@ func (v *View) value(feature int, f *Folded) Value {
 		return IntValue(int64(f.Last.Add(r.window.Gap)))
 	case SessionLength:
 		return IntValue(int64(min(apart(f.First, f.Last), uint64(MaxTime))))
+	default:
+		panic("BUG: feature kind")
 	}
-	panic("BUG: feature kind")
 }

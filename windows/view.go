@@ -122,7 +122,8 @@ func NewView(features []Feature, where Predicate, ttl Span, maxText int) (*View,
 		if l.grain.kind == Session {
 			l.perBlock = maxFragments
 		}
-		for ; l.perBlock > 1 && l.maxRow(maxText)*int(l.perBlock) > MaxBlock; l.perBlock /= 2 {
+		for l.perBlock > 1 && l.maxRow(maxText)*int(l.perBlock) > MaxBlock {
+			l.perBlock /= 2
 		}
 		if size := l.maxRow(maxText); size > MaxBlock {
 			return nil, fmt.Errorf("one tile can take %d bytes, more than the %d of a block: shorten max_bytes of its text fields", size, MaxBlock)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -196,9 +197,9 @@ type stopper struct {
 
 // stopAll stops the parts, last first, so that none loses a store under its feet.
 func (d *devTree) stopAll() {
-	for i := len(d.parts) - 1; i >= 0; i-- {
-		d.app.log.Info("stopping", "part", d.parts[i].name)
-		d.parts[i].stop()
+	for _, p := range slices.Backward(d.parts) {
+		d.app.log.Info("stopping", "part", p.name)
+		p.stop()
 	}
 }
 

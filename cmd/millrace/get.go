@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -32,7 +31,7 @@ func (getCmd) Help() string {
 func (c *getCmd) Run(a *app) error {
 	columns := map[string][]any{}
 	for _, e := range c.Entity {
-		for _, part := range strings.Split(e, ",") {
+		for part := range strings.SplitSeq(e, ",") {
 			name, value, ok := strings.Cut(part, "=")
 			if !ok {
 				return usagef("--entity %q: want key=value", e)
@@ -171,9 +170,9 @@ func ping(ctx context.Context, url string) error {
 		return fmt.Errorf("%w: %w", errNotReady, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1000))
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) // as much as came
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%w: %s answered %d: %s", errNotReady, url, resp.StatusCode, errors.Join(errors.New(string(text)), err))
+		return fmt.Errorf("%w: %s answered %d: %s", errNotReady, url, resp.StatusCode, text)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ func TestValuesSurvive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = batch.Close() }()
 	if err := batch.Append(int64(math.MinInt64), uint64(math.MaxUint64), math.Pi, true, odd, nil, huge,
 		[]uint64{1, math.MaxUint64}, []string{"", odd}, map[string]uint64{odd: 7}, []any{int64(-1), odd}, "x"); err != nil {
 		t.Fatal(err)
@@ -69,6 +70,7 @@ func TestAMillionRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = batch.Close() }()
 	const rows = 1_000_000
 	for i := range uint64(rows) {
 		if err := batch.Append(i, fmt.Sprint(i)); err != nil {
@@ -150,6 +152,7 @@ func TestRetriedInsertIsDroppedByItsToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer func() { _ = batch.Close() }()
 		if err := batch.Append(int64(1)); err != nil {
 			t.Fatal(err)
 		}
@@ -173,6 +176,7 @@ func TestLargeText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = batch.Close() }()
 	if err := errors.Join(batch.Append(string(large)), batch.Send()); err != nil {
 		t.Fatal(err)
 	}

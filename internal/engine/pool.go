@@ -182,5 +182,5 @@ func quote(with byte, s string) string {
 
 // exception is an error in the engine's own form.
 func exception(code int, name, format string, args ...any) error {
-	return fmt.Errorf("Code: %d. DB::Exception: %s. (%s)", code, fmt.Sprintf(format, args...), name) //nolint:revive,staticcheck // clients parse it
+	return fmt.Errorf("Code: %d. DB::Exception: %s. (%s)", code, fmt.Sprintf(format, args...), name) //nolint:staticcheck // clients parse it
 }

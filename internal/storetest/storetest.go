@@ -163,7 +163,7 @@ func ClickHouse(t testing.TB) (url, database string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := server.Exec(context.Background(), "DROP DATABASE "+database+" SYNC"); err != nil { //nolint:usetesting // the test's context has ended
+		if err := server.Exec(context.Background(), "DROP DATABASE "+database+" SYNC"); err != nil { // the test's context has ended
 			t.Error(err)
 		}
 		_ = server.Close()

@@ -239,6 +239,9 @@ func (b *bench) check() {
 		}
 		quarantined = append(quarantined, fmt.Sprintf("%d/%d", p, o))
 	}
+	if err := rows.Err(); err != nil {
+		b.t.Fatal(err)
+	}
 	slices.Sort(rejected)
 	slices.Sort(quarantined)
 	if !slices.Equal(rejected, quarantined) {

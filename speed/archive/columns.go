@@ -55,9 +55,9 @@ func (r *rows) send(ctx context.Context, conn driver.Conn, token string) error {
 	if err != nil {
 		return fmt.Errorf("insert into %s: %w", r.table.Name, err)
 	}
+	defer func() { _ = batch.Close() }()
 	for i, c := range r.columns {
 		if err := c.send(batch.Column(i)); err != nil {
-			_ = batch.Abort()
 			return fatal{fmt.Errorf("insert into %s, column %s: %w", r.table.Name, r.table.Columns[i].Name, err)}
 		}
 	}

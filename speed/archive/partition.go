@@ -167,8 +167,7 @@ func (a *Archiver) repair(ctx context.Context) {
 }
 
 func (a *Archiver) mend(ctx context.Context, p *part) error {
-	var bomb *kgo.ErrDecompressTooLarge
-	if errors.As(p.broken, &bomb) {
+	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](p.broken); ok {
 		a.log.Error("a batch is too large to decompress", "topic", p.topic, "partition", p.id, "from", bomb.Offset, "next", bomb.NextOffset)
 		from := max(p.next, bomb.Offset)
 		for _, s := range p.sources {
