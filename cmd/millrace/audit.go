@@ -227,8 +227,8 @@ func firstBehind(ctx context.Context, bound *features.Bound, rdb redis.Universal
 				}
 				for _, cmd := range markers {
 					m, err := keyspace.ParseMarker(cmd.Val())
-					if err != nil || m.Next < end.Offset { //nolint:nilerr // no marker yet: nothing is folded
-						return fmt.Sprintf("the states have %s/%d up to %d of %d", topic, id, m.Next, end.Offset), nil
+					if err != nil || m.Next < end.Offset {
+						return fmt.Sprintf("the states have %s/%d up to %d of %d", topic, id, m.Next, end.Offset), nil //nolint:nilerr // no marker yet: nothing is folded
 					}
 				}
 			}
