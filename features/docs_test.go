@@ -30,6 +30,19 @@ func TestReferenceExamples(t *testing.T) {
 	}
 }
 
+// TestReadmeExample: the definitions in the README are right.
+func TestReadmeExample(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(text), "```yaml\n")
+	yaml, _, found := strings.Cut(block, "```")
+	if _, problems := Parse(map[string][]byte{"README.md": []byte(yaml)}); !found || len(problems) > 0 {
+		t.Errorf("%d bytes: %s", len(yaml), problems.Error())
+	}
+}
+
 // TestReferenceIsComplete: the reference mentions every key and every word of the language.
 func TestReferenceIsComplete(t *testing.T) {
 	text, err := os.ReadFile(reference)

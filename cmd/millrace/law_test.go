@@ -2,16 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -44,7 +41,7 @@ var (
 func TestTheLawOnTheWholePath(t *testing.T) {
 	t.Logf("seed %d", *lawSeed)
 	rng := rand.New(rand.NewPCG(*lawSeed, 11))
-	p := newPath(t, randomDefinitions(rng, *lawViews), 3)
+	p := newPath(t, featurestest.RandomDefinitions(rng, *lawViews), 3)
 	p.startServing()
 	compared := 0
 	for round := range 4 {
@@ -135,147 +132,13 @@ func newPath(t *testing.T, definitions string, partitions int32) *path {
 	return p
 }
 
-// randomDefinitions writes a project of random views over one stream of two topics.
-func randomDefinitions(rng *rand.Rand, views int) string {
-	var b strings.Builder
-	b.WriteString(`project: law
-sources:
-  events:
-    topics: [law.a, law.b]
-    fields: {user: string, shop: int64, at: int64, n: int64, x: float64, s: string, b: bool}
-    event_time: {field: at, unit: ms, min: any, max: any}
-    max_future: any
-    epoch_bits: 3
-entities:
-  person: {keys: {user: string}}
-  pair: {keys: {shop: int64, user: string}}
-views:
-`)
-	for i := range views {
-		fmt.Fprintf(&b, "  v%d:\n    entity: %s\n    source: events\n", i, pick(rng, "person", "pair"))
-		if rng.IntN(4) == 0 {
-			fmt.Fprintf(&b, "    where: %s\n", randomWhere(rng))
-		}
-		if rng.IntN(5) == 0 {
-			fmt.Fprintf(&b, "    ttl: %dms\n", 1+rng.IntN(400))
-		}
-		session := rng.IntN(2) == 0
-		window := randomWindow(rng, session)
-		fmt.Fprintf(&b, "    window: %s\n    features:\n", window)
-		for j := range 2 + rng.IntN(5) {
-			fmt.Fprintf(&b, "      f%d: {%s", j, randomAggregate(rng, session))
-			if session && rng.IntN(2) == 0 {
-				b.WriteString(", session: previous")
-			}
-			if !session && rng.IntN(4) == 0 {
-				fmt.Fprintf(&b, ", window: %s", randomWindow(rng, false))
-			}
-			b.WriteString("}\n")
-		}
-	}
-	return b.String()
-}
-
-func pick(rng *rand.Rand, of ...string) string { return of[rng.IntN(len(of))] }
-
-func randomWindow(rng *rand.Rand, session bool) string {
-	if session {
-		return fmt.Sprintf("{type: session, gap: %sms, retain: all}", pick(rng, "1", "10", "50", "100", "250"))
-	}
-	size := []int{1, 10, 50, 60, 100, 300, 1000}[rng.IntN(7)]
-	hop := 1 + rng.IntN(size)
-	switch rng.IntN(5) {
-	case 0:
-		return fmt.Sprintf("{type: tumbling, size: %dms}", size)
-	case 1:
-		return fmt.Sprintf("{type: hopping, size: %dms, hop: %dms}", size, hop)
-	case 2:
-		return "{type: lifetime}"
-	default:
-		return fmt.Sprintf("{type: sliding, size: %dms, hop: %dms}", size, hop)
-	}
-}
-
-func randomAggregate(rng *rand.Rand, session bool) string {
-	op := pick(rng, "count", "count", "sum", "mean", "min", "max", "first", "last")
-	if session && rng.IntN(4) == 0 {
-		return "aggregate: " + pick(rng, "session_start", "session_end", "session_length")
-	}
-	text := "aggregate: " + op
-	switch op {
-	case "count":
-		if rng.IntN(2) == 0 {
-			text += ", field: " + pick(rng, "n", "x", "s", "b")
-		}
-	case "sum", "mean":
-		text += ", field: " + pick(rng, "n", "x")
-	case "min", "max":
-		text += ", field: " + pick(rng, "n", "x", "s")
-	default:
-		text += ", field: " + pick(rng, "n", "x", "s", "b")
-	}
-	if rng.IntN(3) == 0 {
-		text += ", where: " + strconv.Quote(randomWhere(rng))
-	}
-	return text
-}
-
-func randomWhere(rng *rand.Rand) string {
-	one := func() string {
-		return pick(rng, "n > 0", "n <= 3", "x < 1.5", "b = true", "b = false", "s = 'a'", "s in ('a', '', 'ż')", "n is null", "x is not null", "shop != 2", "not (n = 1)")
-	}
-	switch rng.IntN(3) {
-	case 0:
-		return one() + " and " + one()
-	case 1:
-		return one() + " or " + one()
-	default:
-		return one()
-	}
-}
-
-var lawUsers = []string{"a", "", "ż", "a b", "\x00", "{x}:1", "漢字", "'; DROP TABLE x --", "u1", "u2", "u3", "u4"}
-
-func randomEvent(rng *rand.Rand) []byte {
-	event := map[string]any{"user": lawUsers[rng.IntN(len(lawUsers))], "at": int64(rng.IntN(60))*50 - 700}
-	switch rng.IntN(12) {
-	case 0:
-		event["at"] = int64(rng.IntN(3000)) - 700
-	case 1:
-		event["at"] = int64(rng.IntN(40)) + 100
-	}
-	if rng.IntN(20) != 0 {
-		event["shop"] = rng.IntN(3)
-	}
-	if rng.IntN(5) != 0 {
-		event["n"] = []int64{0, 1, 2, -3, 4, 1 << 53, -(1 << 62), 1<<63 - 1, -1 << 63}[rng.IntN(9)]
-	}
-	if rng.IntN(5) != 0 {
-		event["x"] = []float64{0, 1, 0.1, -0.1, 1.5, 1e-13, 1e15, -3e17, rng.NormFloat64()}[rng.IntN(9)]
-	}
-	if rng.IntN(5) != 0 {
-		event["s"] = []string{"a", "", "b", "ż", "\x00\x01", "\u2028"}[rng.IntN(6)]
-	}
-	if rng.IntN(5) != 0 {
-		event["b"] = rng.IntN(2) == 0
-	}
-	data, err := json.Marshal(event)
-	if err != nil {
-		panic(err)
-	}
-	if rng.IntN(30) == 0 {
-		return []byte(`{"user":"a"`) // rejected
-	}
-	return data
-}
-
 func (p *path) produce(rng *rand.Rand, n int) {
 	p.t.Helper()
 	var records []*kgo.Record
 	for range n {
-		topic := pick(rng, "law.a", "law.b")
+		topic := []string{"law.a", "law.b"}[rng.IntN(2)]
 		part := rng.IntN(len(p.log[topic]))
-		value := randomEvent(rng)
+		value := featurestest.RandomEvent(rng)
 		for range 1 + rng.IntN(8)/7 { // a producer's retry: two positions are two events
 			p.log[topic][part] = append(p.log[topic][part], value)
 			records = append(records, &kgo.Record{Topic: topic, Partition: int32(part), Value: value})
