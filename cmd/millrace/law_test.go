@@ -94,12 +94,18 @@ func newPath(t *testing.T, definitions string, partitions int32) *path {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newCompiledPath(t, compiled, partitions)
+}
+
+func newCompiledPath(t *testing.T, compiled *features.Compiled, partitions int32) *path {
+	t.Helper()
 	topics := topicsOf(compiled)
 	brokers, _ := storetest.Kafka(t, partitions, topics...)
 	p := &path{t: t, brokers: brokers, redis: storetest.Redis(t), conn: storetest.ClickHouseConn(t), compiled: compiled, log: map[string][][][]byte{}}
 	for _, topic := range topics {
 		p.log[topic] = make([][][]byte, partitions)
 	}
+	var err error
 	if p.client, err = kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
 		t.Fatal(err)
 	}
