@@ -39,6 +39,7 @@ type cli struct {
 	// Define: what a feature is.
 	Check checkCmd `cmd:"" group:"define" help:"Check definitions, and say all that is wrong with them."`
 	Plan  planCmd  `cmd:"" group:"define" help:"Say what apply would change, and what it costs."`
+	Test  testCmd  `cmd:"" group:"define" help:"Run scripts of expected values, without any server."`
 
 	// Run: the layers, one process each, or all of them together.
 	Dev     devCmd     `cmd:"" group:"run" help:"Start everything on this machine: Kafka, Redis, ClickHouse, the layers."`

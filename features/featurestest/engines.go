@@ -10,8 +10,8 @@ import (
 	"millrace/windows"
 )
 
-// Mismatch says where an engine disagrees with a script: what it answered, what was expected, and the events that made it.
-type Mismatch struct {
+// MismatchError says where an engine disagrees with a script: what it answered, what was expected, and the events that made it.
+type MismatchError struct {
 	Case    *Case
 	Read    *Read
 	Engine  string
@@ -20,7 +20,7 @@ type Mismatch struct {
 	Got     windows.Result
 }
 
-func (m *Mismatch) Error() string {
+func (m *MismatchError) Error() string {
 	var b strings.Builder
 	v := m.Read.View
 	fmt.Fprintf(&b, "%s:%d: case %s: %s of %s %s at %d: want %s, got %s (%s) from %s", m.Case.File, m.Read.Line, m.Case.Name,
@@ -61,7 +61,7 @@ func (c *Case) Check(r *Read, got []windows.Result, engine, variant string) erro
 			continue
 		}
 		if (g.Value != want.Value || g.Status == windows.StatusInvalid) && (g.Status != windows.StatusNotFound || want.Value.Kind != windows.Null && want.Value != windows.IntValue(0) && want.Value != windows.FloatValue(0)) {
-			return &Mismatch{c, r, engine, variant, want, g}
+			return &MismatchError{c, r, engine, variant, want, g}
 		}
 	}
 	return nil

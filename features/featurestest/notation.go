@@ -110,7 +110,7 @@ func (c *Case) addEvents(line int, text string) error {
 	if c.window == nil {
 		return fmt.Errorf("`events` needs a `window` before it; with definitions of your own write `event SOURCE {json}`")
 	}
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		event, position, placed := strings.Cut(word, "#")
 		who, when, ok := strings.Cut(event, "@")
 		if !ok {
@@ -233,7 +233,7 @@ func bigTime(text string) (*big.Int, error) {
 // parseNumbers reads `n=2 s=5 min=None`; None is no value.
 func parseNumbers(text string) (numbers, error) {
 	values := numbers{}
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		name, value, _ := strings.Cut(word, "=")
 		if value == "None" {
 			values[name] = nil
