@@ -209,7 +209,7 @@ func (e events) states(level windows.LevelInfo) []string {
 
 func zero(t windows.Type) string {
 	switch t {
-	case windows.Int64, windows.Timestamp:
+	case windows.Int64:
 		return "toInt64(0)"
 	case windows.Float64:
 		return "0."

@@ -260,7 +260,7 @@ func averageOf(op windows.Op, t windows.Type, maxText int) int64 {
 		value = 1
 	case windows.String:
 		value = 1 + int64(min(maxText/4, 32))
-	case windows.Int64, windows.Timestamp:
+	case windows.Int64:
 	}
 	switch op {
 	case windows.Count:

@@ -95,8 +95,8 @@ func (op Op) WordCount(t Type) (words, texts int) {
 }
 
 var (
-	allTypes     = []Type{Int64, Float64, String, Bool, Timestamp}
-	orderedTypes = []Type{Int64, Float64, String, Timestamp}
+	allTypes     = []Type{Int64, Float64, String, Bool}
+	orderedTypes = []Type{Int64, Float64, String}
 	numericTypes = []Type{Int64, Float64}
 )
 
@@ -121,7 +121,7 @@ func valueOf(t Type, word uint64, texts []string) Value {
 		return Value{Kind: Float, Bits: word}
 	case Bool:
 		return Value{Kind: Boolean, Bits: word}
-	case Int64, Timestamp:
+	case Int64:
 		return Value{Kind: Integer, Bits: word}
 	}
 	panic("BUG: value of " + t.String())
@@ -160,7 +160,7 @@ func putValue(t Type, dst []byte, word uint64, texts []string) []byte {
 		return binary.LittleEndian.AppendUint64(dst, word)
 	case Bool:
 		return append(dst, byte(word))
-	case Int64, Timestamp:
+	case Int64:
 		return putVarint(dst, word)
 	}
 	panic("BUG: state of " + t.String())
@@ -188,7 +188,7 @@ func getValue(t Type, src []byte, word *uint64, texts []string) ([]byte, error) 
 		}
 		*word = uint64(src[0])
 		return src[1:], nil
-	case Int64, Timestamp:
+	case Int64:
 		*word, src, err = getVarint(src)
 		return src, err
 	}

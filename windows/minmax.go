@@ -1,6 +1,7 @@
 package windows
 
 import (
+	"cmp"
 	"math"
 	"strings"
 )
@@ -8,17 +9,11 @@ import (
 // minAggregate and maxAggregate keep the least and the greatest value; texts compare by bytes. State: whether there is one,
 // and the value.
 var (
-	minAggregate = extreme("min", lessValue)
-	maxAggregate = extreme("max", func(t Type, a, b Partial) bool { return lessValue(t, b, a) })
+	minAggregate = extreme("min", -1)
+	maxAggregate = extreme("max", +1)
 )
 
-func extreme(name string, better func(t Type, a, b Partial) bool) aggregate {
-	merge := func(t Type, s, o Partial) {
-		if o.Words[0] != 0 && (s.Words[0] == 0 || better(t, o, s)) {
-			copy(s.Words, o.Words)
-			copy(s.Texts, o.Texts)
-		}
-	}
+func extreme(name string, sign int) aggregate {
 	return aggregate{
 		name:       name,
 		accepts:    orderedTypes,
@@ -26,16 +21,26 @@ func extreme(name string, better func(t Type, a, b Partial) bool) aggregate {
 		words:      fixed(2),
 		texts:      textOf,
 		fold: func(t Type, s Partial, _ *Event, v Value) {
-			if t == String {
-				if s.Words[0] == 0 || better(t, Partial{Texts: []string{v.Str}}, s) {
-					s.Words[0], s.Texts[0] = 1, strings.Clone(v.Str)
+			if s.Words[0] == 0 || compareValue(t, v.Bits, v.Str, s) == sign {
+				s.Words[0], s.Words[1] = 1, v.Bits
+				if t == String {
+					s.Texts[0] = strings.Clone(v.Str)
 				}
+			}
+		},
+		merge: func(t Type, s, o Partial) {
+			if o.Words[0] == 0 {
 				return
 			}
-			words := [2]uint64{1, v.Bits}
-			merge(t, s, Partial{Words: words[:]})
+			text := ""
+			if t == String {
+				text = o.Texts[0]
+			}
+			if s.Words[0] == 0 || compareValue(t, o.Words[1], text, s) == sign {
+				copy(s.Words, o.Words)
+				copy(s.Texts, o.Texts)
+			}
 		},
-		merge: merge,
 		encode: func(t Type, dst []byte, s Partial) []byte {
 			dst = append(dst, byte(s.Words[0]))
 			if s.Words[0] == 0 {
@@ -61,13 +66,14 @@ func extreme(name string, better func(t Type, a, b Partial) bool) aggregate {
 	}
 }
 
-func lessValue(t Type, a, b Partial) bool {
+// compareValue compares a value, as its word or text, with the one that a state keeps.
+func compareValue(t Type, word uint64, text string, s Partial) int {
 	switch t {
 	case String:
-		return a.Texts[0] < b.Texts[0]
+		return strings.Compare(text, s.Texts[0])
 	case Float64:
-		return math.Float64frombits(a.Words[1]) < math.Float64frombits(b.Words[1])
+		return cmp.Compare(math.Float64frombits(word), math.Float64frombits(s.Words[1]))
 	default:
-		return int64(a.Words[1]) < int64(b.Words[1])
+		return cmp.Compare(int64(word), int64(s.Words[1]))
 	}
 }

@@ -8,13 +8,12 @@ import (
 // Type is the type of a field, an entity key or a feature.
 type Type uint8
 
-// The types of values. A Timestamp is an Int64 of milliseconds that prints as a time.
+// The types of values.
 const (
 	Int64 Type = iota + 1
 	Float64
 	String
 	Bool
-	Timestamp
 )
 
 // String returns the name that definitions use.
@@ -28,8 +27,6 @@ func (t Type) String() string {
 		return "string"
 	case Bool:
 		return "bool"
-	case Timestamp:
-		return "timestamp"
 	}
 	return "Type(" + strconv.Itoa(int(t)) + ")"
 }

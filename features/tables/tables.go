@@ -95,7 +95,7 @@ func Field(name string) string { return "f_" + name }
 
 func typeOf(t windows.Type) string {
 	switch t {
-	case windows.Int64, windows.Timestamp:
+	case windows.Int64:
 		return "Int64"
 	case windows.Float64:
 		return "Float64"
