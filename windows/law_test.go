@@ -103,7 +103,9 @@ func TestAggregateLaws(t *testing.T) {
 }
 
 // everything is a view with every aggregate over every type, in several windows.
-func everything(t testing.TB, session bool) *View {
+func everything(t testing.TB, session bool) *View { t.Helper(); return viewOf(t, session, Ops()) }
+
+func viewOf(t testing.TB, session bool, ops []Op) *View {
 	t.Helper()
 	list := []Window{
 		{Kind: Sliding, Size: 30, Hop: 10}, {Kind: Hopping, Size: 20, Hop: 5}, {Kind: Tumbling, Size: 10, Hop: 10}, {Kind: Lifetime},
@@ -114,7 +116,7 @@ func everything(t testing.TB, session bool) *View {
 	var features []Feature
 	for _, w := range list {
 		features = append(features, Feature{Name: "n", Kind: Aggregated, Window: w, Op: Count, Field: -1})
-		for _, op := range Ops() {
+		for _, op := range ops {
 			for _, typ := range op.Accepts() {
 				features = append(features, Feature{Name: fmt.Sprint(op, typ), Kind: Aggregated, Window: w, Op: op, Field: int(typ), Type: typ})
 			}
