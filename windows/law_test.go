@@ -252,10 +252,26 @@ func TestFloor(t *testing.T) {
 		h    Span
 		want Time
 	}{
-		{1, 7, 0}, {6, 7, 0}, {7, 7, 7}, {8, 7, 7}, {-2, 7, -7}, {-1, 7, -7}, {0, 7, 0}, {3, 7, 0}, {9, 7, 7}, {14, 7, 14},
-		{-7, 7, -7}, {-8, 7, -14}, {-14, 7, -14}, {-15, 7, -21},
+		{1, 7, 0},
+		{6, 7, 0},
+		{7, 7, 7},
+		{8, 7, 7},
+		{-2, 7, -7},
+		{-1, 7, -7},
+		{0, 7, 0},
+		{3, 7, 0},
+		{9, 7, 7},
+		{14, 7, 14},
+		{-7, 7, -7},
+		{-8, 7, -14},
+		{-14, 7, -14},
+		{-15, 7, -21},
 		{1470930848450, 86400000, 1470873600000},
-		{MaxTime, 1000, MaxTime - 807}, {MinTime, 1, MinTime}, {MinTime, 2, MinTime}, {MinTime, 7, MinTime}, {MinTime + 6, 7, MinTime + 6 - Time(floorRest(MinTime+6, 7))},
+		{MaxTime, 1000, MaxTime - 807},
+		{MinTime, 1, MinTime},
+		{MinTime, 2, MinTime},
+		{MinTime, 7, MinTime},
+		{MinTime + 6, 7, MinTime + 6 - Time(floorRest(MinTime+6, 7))},
 	} {
 		if got := Floor(test.t, test.h); got != test.want {
 			t.Errorf("Floor(%d, %d) = %d, want %d", test.t, test.h, got, test.want)
