@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -27,11 +26,7 @@ type definitionFlags struct {
 
 // compiled reads, checks and compiles the definitions.
 func (f definitionFlags) compiled() (*features.Compiled, error) {
-	definitions, err := readDefinitions(f.Definitions)
-	if err != nil {
-		return nil, err
-	}
-	return features.Compile(definitions)
+	return compileDefinitions(f.Definitions)
 }
 
 // storeFlags say where the stores are. Passwords come from the environment (MILLRACE_REDIS_PASSWORD,
@@ -135,29 +130,6 @@ func (f storeFlags) bound(ctx context.Context, rdb redis.UniversalClient) (*feat
 		return nil, err
 	}
 	return registry.Bind(c)
-}
-
-// readDefinitions parses a folder or one file.
-func readDefinitions(path string) (*features.Definitions, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, usagef("definitions: %w", err)
-	}
-	var definitions *features.Definitions
-	var problems features.Problems
-	if info.IsDir() {
-		definitions, problems = features.ParseFS(os.DirFS(path))
-	} else {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, usagef("definitions: %w", err)
-		}
-		definitions, problems = features.Parse(map[string][]byte{path: data})
-	}
-	if problems.Fatal() {
-		return nil, usageError{problems}
-	}
-	return definitions, nil
 }
 
 // topicsOf returns the topics of a project's sources.
