@@ -44,12 +44,16 @@ build: ## bin/millrace
 	go build -trimpath -buildvcs=auto -o bin/millrace ./cmd/millrace
 
 .PHONY: bench
-bench: deps ## benchmarks ten times into dist/bench.txt, for benchstat (BENCH=regexp chooses)
+bench: deps build ## RESULT lines beside their floors, then benchmarks ten times into dist/bench.txt, for benchstat (BENCH=regexp chooses)
+	go run ./loadtest speed
+	go run ./loadtest read
 	@mkdir -p $(dir $(BENCH_OUT))
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count=10 ./... | tee $(BENCH_OUT)
 
 .PHONY: bench-smoke
-bench-smoke: deps ## every benchmark once, to see that it runs
+bench-smoke: deps build ## every benchmark and measurement once, small, to see that it runs
+	go run ./loadtest speed -events 50000 -users 5000
+	go run ./loadtest read -events 20000 -users 5000 -rounds 1 -round 200ms
 	go test -run '^$$' -bench . -benchtime=1x ./...
 
 .PHONY: fuzz
