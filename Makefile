@@ -14,7 +14,9 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: deps build ## start everything on this machine, make events, print a served vector, stop
+demo: ## start everything on this machine, replay a web log, show served features, compare them all with the archive
+	@tools/deps.sh --demo
+	@$(MAKE) --no-print-directory build
 	examples/weblog/demo.sh
 
 .PHONY: test
