@@ -182,7 +182,12 @@ func (d *devUnderTest) mustRun(args ...string) string {
 func (d *devUnderTest) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(d.t.Context(), d.binary, args...)
 	cmd.WaitDelay = time.Second
-	cmd.Env = append(os.Environ(), "MILLRACE_DEFINITIONS="+weblog+"/features.yaml", "MILLRACE_KAFKA="+d.at.Kafka, "MILLRACE_REDIS="+d.at.Redis,
-		"MILLRACE_CLICKHOUSE="+d.at.Clickhouse, "MILLRACE_URL=http://"+d.at.HTTP)
+	cmd.Env = d.environment()
 	return cmd
+}
+
+// environment tells commands where the parts are.
+func (d *devUnderTest) environment() []string {
+	return append(os.Environ(), "MILLRACE_DEFINITIONS="+weblog+"/features.yaml", "MILLRACE_KAFKA="+d.at.Kafka, "MILLRACE_REDIS="+d.at.Redis,
+		"MILLRACE_CLICKHOUSE="+d.at.Clickhouse, "MILLRACE_URL=http://"+d.at.HTTP)
 }
