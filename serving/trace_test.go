@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ views:
 		`{"features":["v:n"],"entities":{"user":["a"]}}`,
 		`{"features":["v:n"],"entities":{"user":["a","b","c"]}}`,
 	} {
-		r := httptest.NewRequest("POST", "http://localhost/get-online-features", strings.NewReader(body))
+		r := httptest.NewRequest(http.MethodPost, "http://localhost/get-online-features", strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("traceparent", "00-"+trace+"-00f067aa0ba902b7-01")
 		w := httptest.NewRecorder()
