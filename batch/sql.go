@@ -27,6 +27,21 @@ var aggregates = map[windows.Op]func(input) state{
 	windows.Max:   func(in input) state { return in.extreme("maxIf") },
 	windows.First: func(in input) state { return in.edge("minIf", "argMinIf") },
 	windows.Last:  func(in input) state { return in.edge("maxIf", "argMaxIf") },
+
+	windows.VarPop:     variance,
+	windows.VarSamp:    variance,
+	windows.StddevPop:  variance,
+	windows.StddevSamp: variance,
+}
+
+// variance is the count, the sum and the sum of squares, the latter modulo 2^256 as everywhere.
+func variance(in input) state {
+	square := "sumIf(toInt256(" + in.units() + ") * toInt256(" + in.units() + "), " + in.keep + ")"
+	words := append([]string{in.count()}, in.sum()...)
+	for shift := 0; shift < 256; shift += 64 {
+		words = append(words, fmt.Sprintf("toUInt64(bitShiftRight(%s, %d))", square, shift))
+	}
+	return state{words: words}
 }
 
 func (in input) count() string { return "countIf(" + in.keep + ")" }

@@ -273,6 +273,11 @@ func averageOf(op windows.Op, t windows.Type, maxText int) int64 {
 			value++
 		}
 		return value
+	case windows.VarPop, windows.VarSamp, windows.StddevPop, windows.StddevSamp:
+		if t == windows.Float64 {
+			return 30
+		}
+		return 12
 	case windows.Min, windows.Max:
 		return 1 + value
 	case windows.First, windows.Last:

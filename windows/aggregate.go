@@ -18,6 +18,10 @@ const (
 	Max
 	First
 	Last
+	VarPop
+	VarSamp
+	StddevPop
+	StddevSamp
 )
 
 // aggregate is one commutative monoid over events. Its state is a fixed number of words and texts, all zero when empty, so
@@ -56,10 +60,17 @@ var aggregates = map[Op]*aggregate{
 	Max:   &maxAggregate,
 	First: &firstAggregate,
 	Last:  &lastAggregate,
+
+	VarPop:     &varPopAggregate,
+	VarSamp:    &varSampAggregate,
+	StddevPop:  &stddevPopAggregate,
+	StddevSamp: &stddevSampAggregate,
 }
 
 // Ops returns all aggregates, in a fixed order.
-func Ops() []Op { return []Op{Count, Sum, Mean, Min, Max, First, Last} }
+func Ops() []Op {
+	return []Op{Count, Sum, Mean, Min, Max, First, Last, VarPop, VarSamp, StddevPop, StddevSamp}
+}
 
 // ParseOp returns the aggregate of that name.
 func ParseOp(name string) (Op, bool) {

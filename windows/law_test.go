@@ -216,6 +216,37 @@ func TestQuotient(t *testing.T) {
 	}
 }
 
+// TestSqrtQuotient: a deviation is the nearest float64 to the true root, ties to even.
+func TestSqrtQuotient(t *testing.T) {
+	rng := dice(t, 7)
+	for range 20_000 {
+		den := new(big.Int).SetUint64(max(rng.Uint64()>>rng.IntN(64), 1))
+		num := new(big.Int).SetUint64(rng.Uint64() >> rng.IntN(64))
+		num.Lsh(num, uint(rng.IntN(150)))
+		if rng.IntN(3) == 0 { // a perfect square
+			num.Mul(num, num)
+			den.Mul(den, den)
+		}
+		got := sqrtQuotient(num, den)
+		// The true root lies between the midpoints to the neighbours of got.
+		exact := new(big.Rat).SetFrac(num, den)
+		if num.Sign() == 0 {
+			if got != 0 {
+				t.Fatalf("root of 0 is %v", got)
+			}
+			continue
+		}
+		mid := func(to float64) *big.Rat {
+			m := new(big.Rat).Add(new(big.Rat).SetFloat64(got), new(big.Rat).SetFloat64(to))
+			m.Quo(m, big.NewRat(2, 1))
+			return m.Mul(m, m)
+		}
+		if low, high := mid(math.Nextafter(got, 0)), mid(math.Nextafter(got, math.MaxFloat64)); exact.Cmp(low) < 0 || exact.Cmp(high) > 0 {
+			t.Fatalf("seed %d: root of %s / %s = %v", *seed, num, den, got)
+		}
+	}
+}
+
 // TestGrid: a float enters a sum as the nearest multiple of 2^-40, ties to even.
 func TestGrid(t *testing.T) {
 	rng := dice(t, 4)

@@ -123,7 +123,7 @@ func value(f *windows.Feature, in []windows.Event) windows.Value {
 	sum := new(big.Rat)
 	for _, v := range values {
 		switch {
-		case f.Op != windows.Sum && f.Op != windows.Mean:
+		case f.Op != windows.Sum && f.Op != windows.Mean && !spread(f.Op):
 		case f.Type == windows.Float64:
 			sum.Add(sum, grid(v.Float()))
 		default:
@@ -143,6 +143,8 @@ func value(f *windows.Feature, in []windows.Event) windows.Value {
 		return windows.IntValue(sum.Num().Int64())
 	case len(values) == 0:
 		return windows.Value{}
+	case spread(f.Op):
+		return deviation(f, values, sum)
 	case f.Op == windows.Mean:
 		x, _ := sum.Quo(sum, new(big.Rat).SetInt64(int64(len(values)))).Float64()
 		return windows.FloatValue(x)
@@ -155,6 +157,37 @@ func value(f *windows.Feature, in []windows.Event) windows.Value {
 	default:
 		return slices.MaxFunc(values, func(a, b windows.Value) int { return compare(f.Type, a, b) })
 	}
+}
+
+func spread(op windows.Op) bool {
+	return op == windows.VarPop || op == windows.VarSamp || op == windows.StddevPop || op == windows.StddevSamp
+}
+
+// deviation adds the squares of the distances from the exact mean.
+func deviation(f *windows.Feature, values []windows.Value, sum *big.Rat) windows.Value {
+	n := int64(len(values))
+	mean, squares := new(big.Rat).Quo(sum, new(big.Rat).SetInt64(n)), new(big.Rat)
+	for _, v := range values {
+		x := new(big.Rat).SetInt64(v.Int())
+		if f.Type == windows.Float64 {
+			x = grid(v.Float())
+		}
+		x.Sub(x, mean)
+		squares.Add(squares, x.Mul(x, x))
+	}
+	if f.Op == windows.VarSamp || f.Op == windows.StddevSamp {
+		n--
+	}
+	if n == 0 {
+		return windows.Value{}
+	}
+	squares.Quo(squares, new(big.Rat).SetInt64(n))
+	if f.Op == windows.StddevPop || f.Op == windows.StddevSamp {
+		root, _ := new(big.Float).SetPrec(400).Sqrt(new(big.Float).SetPrec(800).SetRat(squares)).Float64()
+		return windows.FloatValue(root)
+	}
+	x, _ := squares.Float64()
+	return windows.FloatValue(x)
 }
 
 func compare(t windows.Type, a, b windows.Value) int {

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+
+	"millrace/windows"
 )
 
 // RandomDefinitions writes a project of random views over one source of two topics, law.a and law.b.
@@ -70,22 +72,14 @@ func randomWindow(rng *rand.Rand, session bool) string {
 }
 
 func randomAggregate(rng *rand.Rand, session bool) string {
-	op := pick(rng, "count", "count", "sum", "mean", "min", "max", "first", "last")
 	if session && rng.IntN(4) == 0 {
 		return "aggregate: " + pick(rng, "session_start", "session_end", "session_length")
 	}
-	text := "aggregate: " + op
-	switch op {
-	case "count":
-		if rng.IntN(2) == 0 {
-			text += ", field: " + pick(rng, "n", "x", "s", "b")
-		}
-	case "sum", "mean":
-		text += ", field: " + pick(rng, "n", "x")
-	case "min", "max":
-		text += ", field: " + pick(rng, "n", "x", "s")
-	default:
-		text += ", field: " + pick(rng, "n", "x", "s", "b")
+	op := windows.Ops()[rng.IntN(len(windows.Ops()))]
+	text := "aggregate: " + op.String()
+	if !op.Bare() || rng.IntN(2) == 0 {
+		field := map[windows.Type]string{windows.Int64: "n", windows.Float64: "x", windows.String: "s", windows.Bool: "b"}
+		text += ", field: " + field[op.Accepts()[rng.IntN(len(op.Accepts()))]]
 	}
 	if rng.IntN(3) == 0 {
 		text += ", where: " + strconv.Quote(randomWhere(rng))
