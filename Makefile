@@ -23,6 +23,11 @@ demo: ## start everything on this machine, replay a web log, show served feature
 test: deps ## every test on real stores, without the race detector
 	go test ./...
 
+.PHONY: test-kafka
+test-kafka: deps ## the speed layer, the law and the corpus on Apache Kafka itself (Java 17 and Maven)
+	tools/kafka.sh go test -count=1 -p 1 -timeout 30m ./speed ./speed/archive
+	tools/kafka.sh go test -count=1 -timeout 30m -run 'TestTheLawOnTheWholePath|TestCorpusOnTheWholePath' ./cmd/millrace
+
 .PHONY: check
 check: deps lint build ## what a change must pass: format, lint, build, tests under the race detector, tidy go.mod
 	CGO_ENABLED=0 go build -trimpath -tags noengine -o bin/millrace-static ./cmd/millrace

@@ -18,7 +18,10 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace/internal/engine"
 )
@@ -110,9 +113,14 @@ func (s *Server) Restart() {
 	s.Start()
 }
 
-// Kafka starts a broker with topics in this process and returns its address, host:port.
+// Kafka starts a broker with topics in this process and returns its address, host:port. MILLRACE_TEST_KAFKA may give the
+// address of a broker of Apache Kafka instead; the topics are then made anew on it, and no cluster is returned.
 func Kafka(t testing.TB, partitions int32, topics ...string) ([]string, *kfake.Cluster) {
 	t.Helper()
+	if addr := os.Getenv("MILLRACE_TEST_KAFKA"); addr != "" {
+		makeTopics(t, addr, partitions, topics)
+		return []string{addr}, nil
+	}
 	opts := []kfake.Opt{kfake.NumBrokers(1)}
 	if len(topics) > 0 {
 		opts = append(opts, kfake.SeedTopics(partitions, topics...))
@@ -123,6 +131,36 @@ func Kafka(t testing.TB, partitions int32, topics ...string) ([]string, *kfake.C
 	}
 	t.Cleanup(cluster.Close)
 	return cluster.ListenAddrs(), cluster
+}
+
+// makeTopics makes topics that are empty, whatever an earlier test left of them.
+func makeTopics(t testing.TB, addr string, partitions int32, topics []string) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := admin.DeleteTopics(ctx, topics...); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		made, err := admin.CreateTopics(ctx, partitions, 1, nil, topics...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = made.Error()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, kerr.TopicAlreadyExists) { // a deletion takes a moment
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // clickHouse is the engine of this test process, open while a test uses it: a process may have one.
