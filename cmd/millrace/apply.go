@@ -133,7 +133,18 @@ func (c *applyCmd) topicIDs(ctx context.Context, admin *kadm.Client, compiled *f
 		}
 		ids[t.Topic] = t.ID.String()
 	}
-	return ids, nil
+	// Workers that start now must find them: a broker tells of new topics a moment after it made them.
+	for {
+		seen, err := kafka.TopicIDs(ctx, admin, topics)
+		if err == nil && len(seen) == len(ids) {
+			return ids, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, tryAgain(fmt.Errorf("topics %q were created, but the broker does not list them yet: %w", missing, errors.Join(err, ctx.Err())))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // latestRegistry returns the newest registry of a project in either store, or nil.

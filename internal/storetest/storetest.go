@@ -133,7 +133,7 @@ func Kafka(t testing.TB, partitions int32, topics ...string) ([]string, *kfake.C
 	return cluster.ListenAddrs(), cluster
 }
 
-// makeTopics makes topics that are empty, whatever an earlier test left of them.
+// makeTopics removes all topics, which earlier tests left, and makes those of this test. It returns once each can be written.
 func makeTopics(t testing.TB, addr string, partitions int32, topics []string) {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(addr))
@@ -144,22 +144,35 @@ func makeTopics(t testing.TB, addr string, partitions int32, topics []string) {
 	admin := kadm.NewClient(client)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := admin.DeleteTopics(ctx, topics...); err != nil {
+	old, err := admin.ListTopics(ctx)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for {
+	if len(old) > 0 {
+		if _, err := admin.DeleteTopics(ctx, old.Names()...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for len(topics) > 0 {
 		made, err := admin.CreateTopics(ctx, partitions, 1, nil, topics...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		err = made.Error()
 		if err == nil {
-			return
+			break
 		}
 		if !errors.Is(err, kerr.TopicAlreadyExists) { // a deletion takes a moment
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+	for ready := false; !ready; time.Sleep(20 * time.Millisecond) {
+		ends, err := admin.ListEndOffsets(ctx, topics...)
+		ready = err == nil && ends.Error() == nil && len(ends) == len(topics)
+		if ctx.Err() != nil {
+			t.Fatalf("topics %v are not ready: %v %v", topics, err, ends.Error())
+		}
 	}
 }
 
