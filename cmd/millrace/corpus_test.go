@@ -108,6 +108,7 @@ func runOnPath(t *testing.T, rng *rand.Rand, compiled *features.Compiled, cases 
 			}
 		}
 	}
+	w.crash()
 	for _, c := range cases {
 		p.checkServed(c, c.reads[len(c.reads)-1]) // the same from a base
 	}
