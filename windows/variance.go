@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/big"
 	"math/bits"
+	"slices"
 )
 
 // The variances and deviations, of a population or of a sample, are exact until they are rounded once at the end. State: the
@@ -119,9 +120,8 @@ func (a int128) big() *big.Int {
 // bigOf returns an unsigned number, low word first.
 func bigOf(words []uint64) *big.Int {
 	x := new(big.Int)
-	for i := len(words) - 1; i >= 0; i-- {
-		x.Lsh(x, 64)
-		x.Or(x, new(big.Int).SetUint64(words[i]))
+	for _, w := range slices.Backward(words) {
+		x.Or(x.Lsh(x, 64), new(big.Int).SetUint64(w))
 	}
 	return x
 }
