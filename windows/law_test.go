@@ -216,6 +216,18 @@ func TestQuotient(t *testing.T) {
 	}
 }
 
+// TestSquare: squares are exact over the whole range of sums, as big.Int finds them.
+func TestSquare(t *testing.T) {
+	rng := dice(t, 8)
+	for range 100_000 {
+		a := int128{rng.Uint64() >> rng.IntN(64), rng.Uint64() >> rng.IntN(64)}
+		square := a.square()
+		if want := new(big.Int).Mul(a.big(), a.big()); bigOf(square[:]).Cmp(want) != 0 {
+			t.Fatalf("seed %d: %s² = %s, want %s", *seed, a.big(), bigOf(square[:]), want)
+		}
+	}
+}
+
 // TestSqrtQuotient: a deviation is the nearest float64 to the true root, ties to even.
 func TestSqrtQuotient(t *testing.T) {
 	rng := dice(t, 7)

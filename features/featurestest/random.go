@@ -3,6 +3,7 @@ package featurestest
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -120,7 +121,9 @@ func RandomEvent(rng *rand.Rand) []byte {
 		event["n"] = []int64{0, 1, 2, -3, 4, 1 << 53, -(1 << 62), 1<<63 - 1, -1 << 63}[rng.IntN(9)]
 	}
 	if rng.IntN(5) != 0 {
-		event["x"] = []float64{0, 1, 0.1, -0.1, 1.5, 1e-13, 1e15, -3e17, rng.NormFloat64()}[rng.IntN(9)]
+		event["x"] = []float64{
+			0, 1, 0.1, -0.1, 1.5, 1e-13, 1e15, -3e17, rng.NormFloat64(), 8388607.3, -8388608.7, rng.NormFloat64() * 1e9, math.Ldexp(rng.Float64(), 62),
+		}[rng.IntN(13)]
 	}
 	if rng.IntN(5) != 0 {
 		event["s"] = []string{"a", "", "b", "ż", "\x00\x01", "\u2028"}[rng.IntN(6)]
