@@ -22,11 +22,10 @@ type store struct {
 	space keyspace.Space
 }
 
-// errConflict is returned when a unit's marker is not the one this worker wrote last: another owner is there, or Redis lost
-// acknowledged writes. Nothing was written.
 // flushScript compares, then writes fields and marker. KEYS: marker, hashes. ARGV: the marker expected (empty: none), the new
 // one, then for each hash the number of arguments that follow for it, fields and values. It returns the marker found, which
-// is the new one where it was written.
+// is the new one where it was written; another one says that another owner is there, or that Redis lost acknowledged writes, and that
+// nothing was written.
 var flushScript = redis.NewScript(`
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
