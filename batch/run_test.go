@@ -388,9 +388,9 @@ func TestCoveredDeltasAreRemoved(t *testing.T) {
 		hash := space.Entity(keyspace.BucketOf([]byte(key), b.bound.Registry.Buckets), v.EntityID, []byte(key))
 		planted[hash] = map[string]bool{}
 		for _, log := range b.bound.Registry.Logs {
-			for partition := range int32(partitions) {
+			for partition := range int32(partitions + 1) { // the last is one that the run knows nothing of
 				reach := offsetOf(positions, log.ID, partition)
-				for epoch := int64(0); epoch < reach+3<<log.EpochBits; epoch += 1 << log.EpochBits {
+				for epoch := int64(0); epoch < reach+(3<<log.EpochBits); epoch += 1 << log.EpochBits {
 					block := windows.BlockID{Level: 0, No: rng.Int64N(5) - 2}
 					planted[hash][string(keyspace.AppendDelta(nil, v.Version.ID, log.ID, partition, epoch, block))] = epoch >= reach
 					planted[hash][string(keyspace.AppendDelta(nil, other.Version.ID, log.ID, partition, epoch, block))] = true
