@@ -25,6 +25,7 @@ import (
 	"millrace/features/keyspace"
 	"millrace/internal/storetest"
 	"millrace/speed"
+	"millrace/speed/kafka"
 	"millrace/windows"
 )
 
@@ -109,13 +110,9 @@ func newBench(t *testing.T, partitions int32) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.client.Close)
-	details, err := kadm.NewClient(b.client).ListTopics(t.Context(), topics...)
+	ids, err := kafka.TopicIDs(t.Context(), kadm.NewClient(b.client), topics)
 	if err != nil {
 		t.Fatal(err)
-	}
-	ids := map[string]string{}
-	for _, d := range details {
-		ids[d.Topic] = d.ID.String()
 	}
 	registry, _, err := features.Apply(nil, compiled, ids)
 	if err != nil {

@@ -27,6 +27,7 @@ import (
 	"millrace/serving"
 	"millrace/speed"
 	"millrace/speed/archive"
+	"millrace/speed/kafka"
 	"millrace/windows"
 )
 
@@ -110,13 +111,9 @@ func newCompiledPath(t *testing.T, compiled *features.Compiled, partitions int32
 		t.Fatal(err)
 	}
 	t.Cleanup(p.client.Close)
-	details, err := kadm.NewClient(p.client).ListTopics(t.Context(), topics...)
+	ids, err := kafka.TopicIDs(t.Context(), kadm.NewClient(p.client), topics)
 	if err != nil {
 		t.Fatal(err)
-	}
-	ids := map[string]string{}
-	for _, d := range details {
-		ids[d.Topic] = d.ID.String()
 	}
 	registry, _, err := features.Apply(nil, compiled, ids)
 	if err != nil {

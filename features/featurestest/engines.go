@@ -1,6 +1,7 @@
 package featurestest
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -206,13 +207,7 @@ func merged(r *Read, base, delta []windows.Event, partitions int, rng *rand.Rand
 			list = append(list, b)
 		}
 		slices.SortFunc(list, func(a, b *windows.Block) int {
-			if a.ID.Level != b.ID.Level {
-				return a.ID.Level - b.ID.Level
-			}
-			if a.ID.No < b.ID.No {
-				return -1
-			}
-			return 1
+			return cmp.Or(cmp.Compare(a.ID.Level, b.ID.Level), cmp.Compare(a.ID.No, b.ID.No))
 		})
 		if err := reader.AddBase(v.AppendBase(nil, 7, newest, list)); err != nil {
 			return nil, err
